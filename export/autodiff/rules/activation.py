@@ -1,0 +1,76 @@
+"""Pointwise nonlinearities.
+
+Where possible the derivative is taken from the output y, not from the input x: engines then remain
+free to fuse the activation into the operator before it.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from klieg.export.autodiff.engine import Pullback, Rule
+
+
+def relu(at: Pullback) -> ir.Value:
+    """y = max(x, 0): g where y > 0."""
+    return _where(at, at.op.Greater(at.y, 0.0))
+
+
+def leaky_relu(at: Pullback) -> ir.Value:
+    """y = x where x >= 0, else alpha x: g, or alpha g."""
+    slope = at.op.Mul(at.compact.value, float(at.attribute("alpha", 0.01)))
+    return at.op.Where(at.op.Less(at.x, 0.0), slope, at.compact.value)
+
+
+def clip(at: Pullback) -> ir.Value | None:
+    """y = min(max(x, low), high): g where low < y < high."""
+    if at.index != 0:
+        raise at.unsupported("the limits depend on the tensor to differentiate by")
+    low, high = at.optional_input(1), at.optional_input(2)
+    inside = [at.op.Greater(at.y, low)] if low is not None else []
+    inside += [at.op.Less(at.y, high)] if high is not None else []
+    if not inside:
+        return at.g
+    return _where(at, inside[0] if len(inside) == 1 else at.op.And(*inside))
+
+
+def sigmoid(at: Pullback) -> ir.Value:
+    """y = 1 / (1 + exp(-x)): g y (1 - y)."""
+    return at.op.Mul(at.compact.value, at.op.Mul(at.y, at.op.Sub(1.0, at.y)))
+
+
+def tanh(at: Pullback) -> ir.Value:
+    """y = tanh(x): g (1 - y^2)."""
+    g = at.compact.value
+    return at.op.Sub(g, at.op.Mul(g, at.op.Mul(at.y, at.y)))
+
+
+def hard_sigmoid(at: Pullback) -> ir.Value:
+    """y = min(max(alpha x + beta, 0), 1): alpha g where 0 < y < 1."""
+    alpha = float(at.attribute("alpha", 0.2))
+    inside = at.op.And(at.op.Greater(at.y, 0.0), at.op.Less(at.y, 1.0))
+    return at.op.Where(inside, at.op.Mul(at.compact.value, alpha), 0.0)
+
+
+def hard_swish(at: Pullback) -> ir.Value:
+    """y = x min(max(x / 6 + 1/2, 0), 1): 0 up to -3, g from 3 on, g (x / 3 + 1/2) between."""
+    between = at.op.Add(at.op.Div(at.x, 3.0), 0.5)
+    slope = at.op.Where(at.op.GreaterOrEqual(at.x, 3.0), 1.0, between)
+    slope = at.op.Where(at.op.LessOrEqual(at.x, -3.0), 0.0, slope)
+    return at.op.Mul(at.compact.value, slope)
+
+
+def _where(at: Pullback, condition: ir.Value) -> ir.Value:
+    """Return g where the condition (of y's shape) holds, else 0; constant axes broadcast."""
+    return at.op.Where(condition, at.compact.value, 0.0)
+
+
+RULES: dict[str, Rule] = {
+    "Clip": clip,
+    "HardSigmoid": hard_sigmoid,
+    "HardSwish": hard_swish,
+    "LeakyRelu": leaky_relu,
+    "Relu": relu,
+    "Sigmoid": sigmoid,
+    "Tanh": tanh,
+}

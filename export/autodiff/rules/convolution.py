@@ -1,0 +1,63 @@
+"""Convolution."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import onnx_ir as ir
+
+from klieg.export.autodiff.emitter import dims
+from klieg.export.autodiff.engine import Pullback, Rule
+from klieg.export.autodiff.rules.window import scatter, window_of
+
+_BEFORE_THE_START: Final = -(2**31) + 1
+
+
+def conv(at: Pullback) -> ir.Value:
+    """y = sum over the window of w x: every cell gets the sum of w g over the windows it is in.
+
+    With stride 1 that is again a convolution, with the weight mirrored in space and its channels
+    exchanged, which engines run faster than a transposed one.
+    """
+    if at.index != 0:
+        raise at.unsupported("its weights depend on the tensor to differentiate by")
+    weight = at.input(1)
+    sizes = dims(weight)  # [m, c / group, *kernel]
+    if None in sizes:
+        raise at.unsupported("the shape of its weight is unknown")
+    fixed = [size for size in sizes if size is not None]
+    window = window_of(at, fixed[2:])
+    group = int(at.attribute("group", 1))
+    if (window.strides != 1).any() or (window.begins > window.reach).any() or (
+        window.ends > window.reach
+    ).any():
+        return scatter(at, at.g, weight, window, group=group)
+    pads = [*(window.reach - window.begins).tolist(), *(window.reach - window.ends).tolist()]
+    return at.op.Conv(
+        at.g,
+        _mirrored(at, weight, fixed, group),
+        pads=pads,
+        dilations=window.dilations.tolist(),
+        kernel_shape=window.kernel.tolist(),
+        group=group,
+    )
+
+
+def _mirrored(at: Pullback, weight: ir.Value, sizes: list[int], group: int) -> ir.Value:
+    """Turn [m, c / group, *kernel] into [c, m / group, *kernel] with the kernel mirrored."""
+    op = at.op
+    m, c, *kernel = sizes
+    spatial = len(kernel)
+    grouped = op.Reshape(weight, [group, m // group, c, *kernel]) if group > 1 else weight
+    lead = [0, 2, 1] if group > 1 else [1, 0]
+    swapped = op.Transpose(grouped, perm=[*lead, *range(len(lead), len(lead) + spatial)])
+    if group > 1:
+        swapped = op.Reshape(swapped, [group * c, m // group, *kernel])
+    axes = [axis for axis in range(2, 2 + spatial) if sizes[axis] > 1]
+    if not axes:
+        return swapped
+    back = [-1] * len(axes)
+    return op.Slice(swapped, back, [_BEFORE_THE_START] * len(axes), axes, back)
+
+
+RULES: dict[str, Rule] = {"Conv": conv}

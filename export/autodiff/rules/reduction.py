@@ -1,0 +1,75 @@
+"""Reductions over axes; a mean makes the gradient constant along what it averaged."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from klieg.export.autodiff.emitter import dims, numpy_constant
+from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
+
+
+def reduce_mean(at: Pullback) -> Cotangent:
+    """y = mean of x over axes: g / n, the same for all n elements."""
+    axes = _axes(at)
+    return _spread(at, at.op.Div(at.g, _count(at, axes)), axes) if axes else at.compact
+
+
+def reduce_sum(at: Pullback) -> Cotangent:
+    """y = sum of x over axes: g, the same for all elements."""
+    axes = _axes(at)
+    return _spread(at, at.g, axes) if axes else at.compact
+
+
+def global_average_pool(at: Pullback) -> Cotangent:
+    """y = mean of x over the spatial axes, kept with size 1: g / n."""
+    axes = list(range(2, len(dims(at.x))))
+    return Cotangent(at.op.Div(at.g, _count(at, axes)), frozenset(axes))
+
+
+def global_max_pool(at: Pullback) -> ir.Value:
+    """y = maximum of x over the spatial axes: g at the first maximum."""
+    op = at.op
+    flat = op.Flatten(op.Reshape(at.x, [0, 0, -1]), axis=2)  # [batch * channels, cells]
+    first = op.ArgMax(flat, axis=1, keepdims=1)
+    count = op.size(flat, 1)
+    place = op.Range(0, op.Squeeze(op.Shape(flat, start=1), [0]), 1)
+    hit = op.Where(op.Equal(place, first), op.Reshape(at.g, [-1, 1]), 0.0)
+    return op.reshape(hit, at.x)
+
+
+def _axes(at: Pullback) -> list[int]:
+    """Return the reduced axes; none at all means the operator copies its input."""
+    rank = len(dims(at.x))
+    given = at.optional_input(1)
+    axes = np.array([], dtype=np.int64) if given is None else numpy_constant(given)
+    if axes is None:
+        raise at.unsupported("the axes must be constants")
+    if axes.size == 0:
+        return [] if at.attribute("noop_with_empty_axes", 0) else list(range(rank))
+    return sorted(int(axis) % rank for axis in axes)
+
+
+def _spread(at: Pullback, value: ir.Value, axes: list[int]) -> Cotangent:
+    """Bring a gradient of y's shape back to the rank of x, constant along the reduced axes."""
+    if not at.attribute("keepdims", 1):
+        value = at.op.Unsqueeze(value, axes)
+    return Cotangent(value, frozenset(axes))
+
+
+def _count(at: Pullback, axes: list[int]) -> ir.Value | float:
+    """Return the number of elements that one output element averages."""
+    sizes = [dims(at.x)[axis] for axis in axes]
+    if None not in sizes:
+        return float(np.prod([size for size in sizes if size is not None]))
+    op = at.op
+    product = op.ReduceProd(op.Gather(op.Shape(at.x), axes), keepdims=0)
+    return op.Cast(product, to=int(at.x.dtype or ir.DataType.FLOAT))
+
+
+RULES: dict[str, Rule] = {
+    "GlobalAveragePool": global_average_pool,
+    "GlobalMaxPool": global_max_pool,
+    "ReduceMean": reduce_mean,
+    "ReduceSum": reduce_sum,
+}

@@ -1,0 +1,106 @@
+"""Operators that move numbers without changing them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from klieg.export.autodiff.emitter import dims, numpy_constant
+from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
+
+_TO_THE_END: Final = 2**31 - 1  # beyond every axis; engines with 32-bit indices accept it
+
+
+def reshape(at: Pullback) -> ir.Value:
+    """y holds the elements of x in the same order: g in the shape of x."""
+    return at.op.reshape(at.g, at.x)
+
+
+def identity(at: Pullback) -> Cotangent:
+    """y = x: g."""
+    return at.compact
+
+
+def dropout(at: Pullback) -> Cotangent:
+    """y = x at inference: g."""
+    training = at.optional_input(2)
+    if training is not None and (
+        (flag := numpy_constant(training)) is None or bool(flag.reshape(-1)[0])
+    ):
+        raise at.unsupported("it is in training mode; export the model in evaluation mode")
+    return at.compact
+
+
+def cast(at: Pullback) -> Cotangent:
+    """y = x in another floating-point type: g in the type of x."""
+    if at.x.dtype is None:
+        raise at.unsupported("the type of its input is unknown")
+    return Cotangent(at.op.Cast(at.compact.value, to=int(at.x.dtype)), at.compact.constant_axes)
+
+
+def transpose(at: Pullback) -> Cotangent:
+    """y's axis i is x's axis perm[i]: g with the permutation undone."""
+    rank = len(dims(at.x))
+    perm = list(at.attribute("perm", range(rank)[::-1]))
+    turned = at.op.Transpose(at.compact.value, perm=[perm.index(axis) for axis in range(rank)])
+    return Cotangent(turned, frozenset(perm[axis] for axis in at.compact.constant_axes))
+
+
+def concat(at: Pullback) -> Cotangent:
+    """y holds the inputs one after another along an axis: each gets its part of g."""
+    axis = int(at.attribute("axis", 0)) % len(dims(at.y))
+    value, constant = at.compact.value, at.compact.constant_axes
+    if axis in constant:
+        value, constant = at.g, frozenset()
+    op = at.op
+    start: ir.Value | np.ndarray = np.zeros(1, dtype=np.int64)
+    for before in range(at.index):
+        size = op.size(at.input(before), axis)
+        both_fixed = isinstance(start, np.ndarray) and isinstance(size, np.ndarray)
+        start = start + size if both_fixed else op.Add(start, size)
+    size = op.size(at.x, axis)
+    both_fixed = isinstance(start, np.ndarray) and isinstance(size, np.ndarray)
+    end = start + size if both_fixed else op.Add(start, size)
+    return Cotangent(op.Slice(value, start, end, [axis]), constant)
+
+
+def pad(at: Pullback) -> ir.Value:
+    """y is x within a border of constants: the inner part of g."""
+    if at.attribute("mode", "constant") != "constant":
+        raise at.unsupported(f"padding mode {at.attribute('mode', '')!r} has no rule")
+    rank = len(dims(at.x))
+    pads = numpy_constant(at.input(1))
+    axes_input = at.optional_input(3)
+    axes = np.arange(rank) if axes_input is None else numpy_constant(axes_input)
+    if pads is None or axes is None or at.index != 0:
+        raise at.unsupported("the amounts of padding must be constants")
+    begins, ends = pads[: len(axes)], pads[len(axes) :]
+    if (pads < 0).any():
+        raise at.unsupported("negative padding has no rule")
+    stops = np.where(ends > 0, -ends, _TO_THE_END)
+    used = (begins > 0) | (ends > 0)
+    if not used.any():
+        return at.g
+    return at.op.Slice(at.g, begins[used], stops[used], (axes % rank)[used])
+
+
+def expand(at: Pullback) -> Cotangent:
+    """y repeats x along axes: g summed over the repetitions."""
+    return at.summed_to_input(at.compact)
+
+
+RULES: dict[str, Rule] = {
+    "Cast": cast,
+    "Concat": concat,
+    "Dropout": dropout,
+    "Expand": expand,
+    "Flatten": reshape,
+    "Identity": identity,
+    "Pad": pad,
+    "Reshape": reshape,
+    "Squeeze": reshape,
+    "Transpose": transpose,
+    "Unsqueeze": reshape,
+}

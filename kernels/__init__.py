@@ -1,0 +1,1 @@
+"""The numeric kernels that klieg exists for, each with its plain truth beside it."""
