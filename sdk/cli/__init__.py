@@ -1,1 +1,25 @@
-"""."""
+"""The command line. Heavy packages are imported by the commands that need them."""
+
+from __future__ import annotations
+
+import click
+
+from klieg.cli.bench import bench
+from klieg.cli.doctor import doctor
+from klieg.cli.explain import explain
+from klieg.cli.export import export
+from klieg.cli.inspect import inspect
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="klieg")
+def main() -> None:
+    """Explain what an image classifier saw.
+
+    Turn a classifier into an explainer file once (export), then explain photos with it on any
+    machine (explain).
+    """
+
+
+for command in (export, explain, inspect, bench, doctor):
+    main.add_command(command)

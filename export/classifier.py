@@ -1,0 +1,255 @@
+"""From a classifier to an explainer file, compared with its original before it is written."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from klieg.atomic import atomic_path
+from klieg.errors import ExportError, OptionError
+from klieg.explainer_file import ExplainerInfo
+from klieg.export import parity
+from klieg.export.autodiff.emitter import dims
+from klieg.export.finite_differences import gradient_error
+from klieg.export.instrument import instrument
+from klieg.export.onnx_classifier import GraphClassifier, find_classifier, larger_size, with_final_operator
+from klieg.export.session import open_session
+
+if TYPE_CHECKING:
+    import torch
+
+Measure = Callable[[onnx.ModelProto, list[int]], dict[str, float]]
+"""Compares a finished graph with its original at some image sizes: relative error per output."""
+
+IMAGENET_SIZE: Final = 224
+SCALES: Final = 8
+PUBLISHED_STEP: Final = 100 / 224
+"""CAMERAS' published sizes are 224, 324, ..., 924; other input sizes keep the same ratios."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export_classifier` wrote."""
+
+    path: Path
+    """The explainer file."""
+    layer: str
+    """The layer whose activation is explained."""
+    fixed_size: bool
+    """True if the model takes images of `input_size` only: no multi-scale methods."""
+    parity: dict[str, float]
+    """Relative error of each output against the original."""
+    nodes_before: int
+    """Number of operators of the classifier."""
+    nodes_after: int
+    """Number of operators of the explainer."""
+
+
+def export_classifier(
+    model: torch.nn.Module | onnx.ModelProto | str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    layer: str | None = None,
+    input_size: int = IMAGENET_SIZE,
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_names: Sequence[str] | None = None,
+) -> ExportReport:
+    """Turn a classifier into one ONNX file that contains its own gradient.
+
+    Logits, activation and gradient are compared with torch autograd on seeded inputs at two sizes
+    and two classes; for a bare ONNX model the gradient is compared with finite differences in
+    float64 instead. The errors go into the file.
+
+    Args:
+        model: A torch module, an ONNX model or the path of an `.onnx` file that maps normalised
+            images [batch, channels, height, width] to logits [batch, classes]. A final Softmax or
+            Sigmoid of an ONNX model is stepped over.
+        output: Where the explainer file is to stand; it is replaced only by a complete file.
+        layer: For torch the path of a sub-module ("layer4.1"), for ONNX the name of a tensor or a
+            node; None picks the last feature map before the spatial axes vanish.
+        input_size: Height and width in pixels of the images the model was made for.
+        mean: Mean per channel of the images the model was trained on, in 0..1 units.
+        std: Standard deviation per channel, in 0..1 units.
+        class_names: One name per class.
+
+    Returns:
+        What was written: the chosen layer, the measured errors, the size of the graph.
+
+    Raises:
+        OptionError: an option has an impossible value.
+        ExportError: the model is no such classifier, or the layer is not in it.
+        UnsupportedOperatorError: an operator behind the layer has no gradient rule.
+        ParityError: the result disagrees with the original by more than 1e-3.
+    """
+    mean, std = _checked_statistics(mean, std)
+    if input_size < 1:
+        raise OptionError(f"input_size is {input_size}, expected pixels, at least 1")
+    classifier, measure = _open(model, layer, input_size, mean, std)
+    nodes_before = classifier.model.graph.num_nodes()
+    _check_class_names(classifier, class_names)
+    instrument(
+        classifier.model,
+        image=classifier.image,
+        logits=classifier.logits,
+        activation=classifier.activation,
+        mean=mean,
+        std=std,
+    )
+    fixed_size = None not in dims(classifier.model.graph.inputs[0])[2:]
+    sizes = [input_size] if fixed_size else [input_size, larger_size(input_size)]
+    proto = ir.to_proto(classifier.model)
+    errors = measure(proto, sizes)
+    parity.check(errors)
+    info = ExplainerInfo(
+        layer=classifier.layer,
+        input_size=input_size,
+        scales=(input_size,) if fixed_size else default_scales(input_size),
+        source_sha256=classifier.source_sha256,
+        class_names=None if class_names is None else tuple(class_names),
+        probability=classifier.probability,
+        parity=errors,
+        versions=_versions(),
+    )
+    _write(proto, info, Path(output))
+    return ExportReport(
+        Path(output), classifier.layer, fixed_size, errors, nodes_before, len(proto.graph.node)
+    )
+
+
+def default_scales(input_size: int) -> tuple[int, ...]:
+    """Return the image sizes of CAMERAS for a model made for `input_size`."""
+    return tuple(round(input_size * (1 + PUBLISHED_STEP * step)) for step in range(SCALES))
+
+
+def _open(
+    model: torch.nn.Module | onnx.ModelProto | str | os.PathLike[str],
+    layer: str | None,
+    input_size: int,
+    mean: list[float],
+    std: list[float],
+) -> tuple[GraphClassifier, Measure]:
+    if isinstance(model, str | os.PathLike):
+        return _open_onnx(_load(Path(model)), layer, input_size, mean, std)
+    if isinstance(model, onnx.ModelProto):
+        return _open_onnx(model, layer, input_size, mean, std)
+    return _open_torch(model, layer, input_size, mean, std)
+
+
+def _open_torch(
+    module: torch.nn.Module, layer: str | None, input_size: int, mean: list[float], std: list[float]
+) -> tuple[GraphClassifier, Measure]:
+    from klieg.export.torch_classifier import TorchClassifier
+
+    original = TorchClassifier(module, layer=layer, input_size=input_size, mean=mean, std=std)
+    traced = find_classifier(
+        original.to_onnx(), layer="layer", input_size=input_size, channels=len(mean)
+    )
+    classifier = replace(traced, layer=original.layer, source_sha256=original.sha256())
+
+    def measure(proto: onnx.ModelProto, sizes: list[int]) -> dict[str, float]:
+        return parity.compare(
+            open_session(proto.SerializeToString()),
+            original.reference,
+            ("logits", "activation", "gradient"),
+            sizes=sizes,
+            channels=len(mean),
+            classes=classifier.classes,
+        )
+
+    return classifier, measure
+
+
+def _open_onnx(
+    original: onnx.ModelProto,
+    layer: str | None,
+    input_size: int,
+    mean: list[float],
+    std: list[float],
+) -> tuple[GraphClassifier, Measure]:
+    classifier = find_classifier(original, layer=layer, input_size=input_size, channels=len(mean))
+    names = str(classifier.image.name), classifier.score_name
+    final = classifier.final_operator
+
+    def measure(proto: onnx.ModelProto, sizes: list[int]) -> dict[str, float]:
+        session = open_session(original.SerializeToString())
+        per_channel = (1, -1, 1, 1)
+
+        def reference(images: parity.Array, targets: Sequence[int]) -> tuple[parity.Array, ...]:
+            scaled = images / 255 - np.array(mean, dtype=np.float32).reshape(per_channel)
+            normalised = scaled / np.array(std, dtype=np.float32).reshape(per_channel)
+            return tuple(session.run([names[1]], {names[0]: normalised}))
+
+        errors = parity.compare(
+            open_session(with_final_operator(proto, final).SerializeToString()),
+            reference,
+            ("logits",),
+            sizes=sizes,
+            channels=len(mean),
+            classes=classifier.classes,
+        )
+        errors["gradient"] = gradient_error(
+            proto, sizes=sizes, channels=len(mean), classes=classifier.classes
+        )
+        return errors
+
+    return classifier, measure
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(path, load_external_data=True)
+    except (OSError, DecodeError, onnx.checker.ValidationError) as error:
+        raise ExportError(f"cannot read {path} as an ONNX model: {error}") from error
+
+
+def _write(proto: onnx.ModelProto, info: ExplainerInfo, output: Path) -> None:
+    onnx.helper.set_model_props(proto, info.to_properties())
+    proto.producer_name, proto.producer_version = "klieg", info.versions["klieg"]
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+        data = proto.SerializeToString(deterministic=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
+        raise ExportError(f"the explainer is not a valid single-file model: {error}") from error
+    with atomic_path(output) as temporary:
+        temporary.write_bytes(data)
+
+
+def _checked_statistics(
+    mean: Sequence[float], std: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    means, stds = [float(m) for m in mean], [float(s) for s in std]
+    if len(means) != len(stds) or not means:
+        raise OptionError(f"got {len(means)} means and {len(stds)} stds, expected one per channel")
+    if not all(0 <= m <= 1 for m in means) or not all(0 < s <= 1 for s in stds):
+        raise OptionError(
+            f"mean {means} and std {stds} must be in 0..1 units: divide by 255 if they are for 0..255"
+        )
+    return means, stds
+
+
+def _check_class_names(classifier: GraphClassifier, names: Sequence[str] | None) -> None:
+    if isinstance(names, str) or (names is not None and len(names) != classifier.classes):
+        raise OptionError(
+            f"got {len(names)} class names for {classifier.classes} classes, expected one per class"
+        )
+
+
+def _versions() -> dict[str, str]:
+    packages = ("klieg", "onnx", "onnx-ir", "torch", "numpy")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # torch is not needed for a bare ONNX model
+    return versions

@@ -1,0 +1,206 @@
+"""A classifier given as a torch module: traced to ONNX with one layer tapped, and its true gradient."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from klieg.errors import ExportError
+from klieg.export.feature_maps import last_feature_map
+from klieg.export.onnx_classifier import larger_size
+from klieg.export.torch_tap import CallRecorder, CallTap, ModuleTap, Tap, TraceablePools, logits_of, run_tapped
+
+Tensor = torch.Tensor
+Array = NDArray[np.float32]
+
+
+class TorchClassifier:
+    """A torch module with the layer to explain.
+
+    Works on a copy in evaluation mode on the CPU, with in-place activations turned off: otherwise
+    the tensor that a layer returned could change after it was looked at.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        *,
+        layer: str | None,
+        input_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        """Find the layer and whether the module takes images of any size.
+
+        Args:
+            module: Maps normalised images [batch, channels, height, width] to logits
+                [batch, classes].
+            layer: Path of a sub-module, None for the last feature map.
+            input_size: Height and width of the images it is made for.
+            mean: Mean of each channel in 0..1 units.
+            std: Standard deviation of each channel in 0..1 units.
+
+        Raises:
+            ExportError: there is no such layer, or the module cannot be run.
+        """
+        self.module = copy.deepcopy(module).eval().cpu().float()
+        for part in self.module.modules():
+            if getattr(part, "inplace", False) is True:
+                part.inplace = False  # type: ignore[assignment]
+        self._mean = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
+        self._std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
+        self._channels = len(mean)
+        self.input_size = input_size
+        self.any_size = self._takes(larger_size(input_size))
+        self.tap: Tap = self._default_tap() if layer is None else self._named_tap(layer)
+        self.layer = self.tap.name
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """Trace the module to ONNX with input `input` and outputs `logits` and `layer`."""
+        height, width = self.input_size, self.input_size
+        axes: dict[int, Any] = {0: torch.export.Dim.AUTO}
+        if self.any_size:
+            # Unequal sides, or the tracer might conclude that they are always equal.
+            width = larger_size(self.input_size)
+            axes |= {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+        example = torch.zeros(2, self._channels, height, width)
+        with _quiet():
+            program = torch.onnx.export(
+                _Traced(self.module, self.tap),
+                (example,),
+                dynamo=True,
+                opset_version=18,
+                input_names=["input"],
+                output_names=["logits", "layer"],
+                dynamic_shapes=(axes,),
+                verbose=False,
+            )
+        if program is None:
+            raise ExportError("the tracer returned nothing")
+        return program.model_proto
+
+    def reference(self, images: Array, targets: Sequence[int]) -> tuple[Array, Array, Array]:
+        """Compute logits, activation and gradient with torch autograd.
+
+        Args:
+            images: [B, channels, H, W] float32 in 0..255.
+            targets: One class per image.
+
+        Returns:
+            logits [B, classes], activation [B, k, h, w], gradient [B, k, h, w], float32.
+        """
+        scaled = torch.from_numpy(images) / 255
+        normalised = ((scaled - self._mean) / self._std).requires_grad_()
+        logits, activation = self._run(normalised)
+        score = logits[torch.arange(len(images)), torch.tensor(list(targets))].sum()
+        (gradient,) = torch.autograd.grad(score, activation)
+        return tuple(t.detach().numpy() for t in (logits, activation, gradient))  # type: ignore[return-value]
+
+    def sha256(self) -> str:
+        """Return a digest of the names and contents of all parameters and buffers."""
+        digest = hashlib.sha256()
+        for name, tensor in self.module.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return run_tapped(self.module, self.tap, images)
+
+    def _blank(self, size: int) -> Tensor:
+        return torch.zeros(1, self._channels, size, size)
+
+    def _takes(self, size: int) -> bool:
+        with torch.no_grad():
+            logits_of(self.module(self._blank(self.input_size)))  # its own size has to work
+            try:
+                self.module(self._blank(size))
+            except (RuntimeError, AssertionError, ValueError):
+                return False
+        return True
+
+    def _named_tap(self, layer: str) -> ModuleTap:
+        if layer not in dict(self.module.named_modules()):
+            names = [name for name, _ in self.module.named_modules() if name]
+            near = difflib.get_close_matches(layer, names, n=3) or names[-3:]
+            raise ExportError(f"the module has no layer {layer!r}: did you mean one of {near}?")
+        tap = ModuleTap(layer)
+        with torch.no_grad():
+            _, activation = run_tapped(self.module, tap, self._blank(self.input_size))
+        if activation.ndim != 4:
+            raise ExportError(
+                f"layer {layer!r} returns {list(activation.shape)}, "
+                "expected [batch, channels, height, width]"
+            )
+        return tap
+
+    def _default_tap(self) -> CallTap:
+        outputs = self._recorded(self.input_size)
+        larger = self._recorded(larger_size(self.input_size)) if self.any_size else None
+        index = last_feature_map(
+            [output.shape for output in outputs],
+            None if larger is None else [output.shape for output in larger],
+        )
+        return CallTap(index, self._name_of_call(index))
+
+    def _recorded(self, size: int) -> list[Tensor]:
+        image = self._blank(size)  # made outside, or it would be recorded itself
+        with torch.no_grad(), CallRecorder() as recorder:
+            self.module(image)
+        return recorder.outputs
+
+    def _name_of_call(self, index: int) -> str:
+        """Name the tensor of a call after the outermost module that returns it."""
+        returned: list[tuple[str, Any]] = []
+        hooks = [
+            part.register_forward_hook(lambda _m, _i, out, name=name: returned.append((name, out)))
+            for name, part in self.module.named_modules()
+            if name
+        ]
+        try:
+            tensor = self._recorded(self.input_size)[index]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        names = [name for name, output in returned if output is tensor]
+        return min(names, key=len) if names else f"feature map {list(tensor.shape[1:])}"
+
+
+class _Traced(torch.nn.Module):
+    """The module as it is handed to the tracer: two outputs, traceable operators only."""
+
+    def __init__(self, module: torch.nn.Module, tap: Tap) -> None:
+        super().__init__()
+        self.module = module
+        self.tap = tap
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        with TraceablePools():
+            return run_tapped(self.module, self.tap, images)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the tracer: what it prints concerns its own internals."""
+    loggers = [logging.getLogger(name) for name in ("torch.fx", "torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,160 @@
+"""Catching the output of one layer while a torch module runs, in eager mode and under the tracer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from klieg.errors import ExportError
+
+Tensor = torch.Tensor
+
+
+class Tap(Protocol):
+    """A place in a module whose tensor is wanted."""
+
+    @property
+    def name(self) -> str:
+        """The place in words."""
+
+    def attached(self, module: torch.nn.Module) -> AbstractContextManager[list[Tensor]]:
+        """Collect the tensors seen there while the module runs; the last one counts."""
+
+
+@dataclass(frozen=True)
+class ModuleTap:
+    """The output of a sub-module, of its last call if it is called several times."""
+
+    name: str
+
+    @contextmanager
+    def attached(self, module: torch.nn.Module) -> Iterator[list[Tensor]]:
+        """See `Tap`."""
+        seen: list[Tensor] = []
+
+        def keep(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                raise ExportError(
+                    f"layer {self.name!r} returns {type(output).__name__}, expected one tensor"
+                )
+            seen.append(output)
+
+        handle = module.get_submodule(self.name).register_forward_hook(keep)
+        try:
+            yield seen
+        finally:
+            handle.remove()
+
+
+@dataclass(frozen=True)
+class CallTap:
+    """The output of the index-th torch function that returns a rank-4 floating-point tensor."""
+
+    index: int
+    name: str
+
+    @contextmanager
+    def attached(self, module: torch.nn.Module) -> Iterator[list[Tensor]]:
+        """See `Tap`."""
+        seen: list[Tensor] = []
+        with CallRecorder() as recorder:
+            yield seen
+        seen.extend(recorder.outputs[self.index : self.index + 1])
+
+
+def run_tapped(module: torch.nn.Module, tap: Tap, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a classifier.
+
+    Args:
+        module: The classifier.
+        tap: The layer wanted.
+        images: Normalised images [B, channels, H, W].
+
+    Returns:
+        logits [B, classes] and the layer's tensor.
+    """
+    with tap.attached(module) as seen:
+        logits = logits_of(module(images))
+    if not seen:
+        raise ExportError(f"layer {tap.name!r} was not run on the way to the logits")
+    return logits, seen[-1]
+
+
+def logits_of(output: Any) -> Tensor:
+    """Return the logits [B, classes] from what a classifier returned."""
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        shape = f" of shape {list(logits.shape)}" if isinstance(logits, Tensor) else ""
+        raise ExportError(
+            f"the module returns {type(logits).__name__}{shape}, expected logits [batch, classes]"
+        )
+    return logits
+
+
+class CallRecorder(TorchFunctionMode):
+    """Records, in order, every rank-4 floating-point tensor that a torch function returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: list[Tensor] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call the function and keep what it returns."""
+        output = func(*args, **(kwargs or {}))
+        if isinstance(output, Tensor) and output.ndim == 4 and output.is_floating_point():
+            self.outputs.append(output)
+        return output
+
+
+class TraceablePools(TorchFunctionMode):
+    """Writes adaptive average pools as two matrix products, which exist for images of any size.
+
+    Cell i of n pools pixels floor(i size / n) to ceil((i + 1) size / n); the tracer has no form of
+    that for a size it does not know.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call the function, or its replacement."""
+        kwargs = kwargs or {}
+        if func is functional.adaptive_avg_pool2d:
+            return _adaptive_average(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _adaptive_average(input: Tensor, output_size: Any) -> Tensor:  # noqa: A002 (torch's name)
+    sizes = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+    if sizes == (1, 1) or None in sizes:
+        return functional.adaptive_avg_pool2d(input, output_size)
+    rows, columns = (
+        _pooling_matrix(input.shape[axis], size).to(input.dtype)
+        for axis, size in zip((2, 3), sizes, strict=True)
+    )
+    return rows @ input @ columns.T
+
+
+def _pooling_matrix(pixels: int, cells: int) -> Tensor:
+    """Return the share of each pixel in each cell [cells, pixels]."""
+    cell = torch.arange(cells).unsqueeze(1)
+    pixel = torch.arange(pixels).unsqueeze(0)
+    first = cell * pixels // cells
+    end = ((cell + 1) * pixels + cells - 1) // cells
+    inside = ((pixel >= first) & (pixel < end)).float()
+    return inside / inside.sum(dim=1, keepdim=True)

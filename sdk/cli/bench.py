@@ -1,0 +1,174 @@
+"""klieg bench: what an explanation costs on this machine, beside the bare classifier."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from klieg.cli.failure import reported
+
+if TYPE_CHECKING:
+    from klieg.explainer import Explainer
+
+TUNED_ALLOCATOR: Final = {
+    "MALLOC_MMAP_THRESHOLD_": "4000000000",
+    "MALLOC_TRIM_THRESHOLD_": "16000000000",
+}
+"""glibc keeps freed memory: the published form spends most of its time in page faults otherwise."""
+
+
+@click.command(short_help="Measure what an explanation costs here.")
+@click.argument("explainer", type=click.Path(path_type=Path))
+@click.option(
+    "--classifier",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The unmodified classifier as .onnx, to compare with. "
+    "Default: the logits alone of the explainer itself.",
+)
+@click.option(
+    "--published",
+    metavar="SOURCE",
+    help="Also run CAMERAS' published form in torch on this classifier "
+    "(a SOURCE of `klieg export`).",
+)
+@click.option("--layer", help="The layer for --published. Default: the last feature map.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+def bench(
+    explainer: Path,
+    classifier: Path | None,
+    published: str | None,
+    layer: str | None,
+    repeat: int,
+    threads: int | None,
+) -> None:
+    """Measure the explainer file EXPLAINER: one image, every scale counted.
+
+    Times are the best of all repeats, taken in turn; read the ratios, not the seconds.
+    """
+    with reported():
+        from klieg.explainer import Explainer
+
+        with Explainer(explainer, threads=threads) as opened:
+            seconds, peak = _measure(opened, classifier, repeat, threads)
+            sizes = opened.info.scales
+    _print(seconds, peak, len(sizes))
+    if published is not None:
+        _print_published(published, layer, sizes, min(seconds["cameras"]), peak)
+
+
+def _measure(
+    explainer: Explainer, classifier: Path | None, repeat: int, threads: int | None
+) -> tuple[dict[str, list[float]], float]:
+    """Return the seconds of each activity in every round, and the peak memory of one map in MiB."""
+    from klieg.kernels.contraction import contract
+    from klieg.methods.cameras import enlarge_images
+    from klieg.methods.passes import Passes
+
+    size, sizes = explainer.info.input_size, explainer.info.scales
+    photo = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+    # A class is asked for, so that every scale counts whatever the picture shows.
+    explainer.explain(photo, target=0, scales=sizes)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    passes, target = Passes(explainer.backend), np.zeros(1, dtype=np.int64)
+    images = np.ascontiguousarray(photo.transpose(0, 3, 1, 2), dtype=np.float32)
+    scaled = [images, *(enlarge_images(images, larger) for larger in sizes[1:])]
+    results = [passes(image, target) for image in scaled]
+    activations = [result.activation[0] for result in results]
+    gradients = [result.gradient[0] for result in results]
+    bare = _bare_classifier(explainer, classifier, threads)
+
+    def bare_passes() -> None:
+        for image in scaled:
+            bare(image)
+
+    activities: dict[str, Callable[[], object]] = {
+        "bare passes": bare_passes,
+        "cameras": lambda: explainer.explain(photo, target=0, scales=sizes),
+        "fusion": lambda: contract(activations, gradients, (size, size)),
+        "bare pass": lambda: bare(images),
+        "gradcam": lambda: explainer.explain(photo, target=0, method="gradcam"),
+    }
+    for activity in activities.values():
+        activity()  # warm up
+    seconds: dict[str, list[float]] = {name: [] for name in activities}
+    for _ in range(repeat):
+        for name, activity in activities.items():
+            start = time.perf_counter()
+            activity()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds, peak
+
+
+def _bare_classifier(
+    explainer: Explainer, classifier: Path | None, threads: int | None
+) -> Callable[[NDArray[np.float32]], object]:
+    """Return a function that runs the classifier alone on images [1, C, H, W]."""
+    if classifier is None:
+        target = np.zeros(1, dtype=np.int64)
+        return lambda images: explainer.backend.run(images, target, ("logits",))
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        str(classifier), options, providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images / 255})
+
+
+def _print(seconds: dict[str, list[float]], peak: float, scales: int) -> None:
+    best = {name: min(samples) for name, samples in seconds.items()}
+    rows = [
+        (f"bare classifier, {scales} scales", "bare passes", "bare passes"),
+        (f"CAMERAS, {scales} scales", "cameras", "bare passes"),
+        ("  of which fusion", "fusion", "bare passes"),
+        ("bare classifier, 1 scale", "bare pass", "bare pass"),
+        ("Grad-CAM", "gradcam", "bare pass"),
+    ]
+    click.echo(f"{'':<28}{'best':>9}{'median':>10}{'ratio':>9}")
+    for title, name, unit in rows:
+        median = statistics.median(seconds[name])
+        ratio = best[name] / best[unit]
+        click.echo(f"{title:<28}{best[name]:>7.3f} s{median:>8.3f} s{ratio:>8.3f}x")
+    rest = best["cameras"] / best["bare passes"] - 1
+    click.echo(f"CAMERAS costs {rest:+.1%} over the bare passes")
+    click.echo(f"peak memory of this process with one map: {peak:.0f} MiB")
+
+
+def _print_published(
+    source: str, layer: str | None, scales: Sequence[int], ours: float, our_peak: float
+) -> None:
+    """Run the published form in processes of their own and compare."""
+    command = [sys.executable, "-m", "klieg.export.published_cameras", source, "--scales"]
+    command += map(str, scales)
+    command += [] if layer is None else ["--layer", layer]
+    for title, tuning in (("default allocator", {}), ("tuned allocator", TUNED_ALLOCATOR)):
+        untuned = {k: v for k, v in os.environ.items() if k not in TUNED_ALLOCATOR}
+        done = subprocess.run(
+            command, env=untuned | tuning, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            raise click.ClickException(f"the published form failed: {lines[-1]}")
+        result = json.loads(done.stdout.splitlines()[-1])
+        click.echo(
+            f"published form in torch, {title}: {result['seconds']:.2f} s, "
+            f"{result['peak_mib']:.0f} MiB: {result['seconds'] / ours:.1f} times slower, "
+            f"{result['peak_mib'] / our_peak:.1f} times the memory"
+        )

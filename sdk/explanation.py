@@ -1,0 +1,127 @@
+"""The result of explaining a batch of images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klieg.explainer_file import Probability
+from klieg.images.fitting import Placement
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Saliency maps of B images, in the order given, with everything they rest on."""
+
+    maps: NDArray[np.float32]
+    """[B, S, S] in 0..1 on the model's input grid: relu of `raw`, scaled to its own maximum."""
+    raw: NDArray[np.float32]
+    """[B, S, S] as the method computes them, before relu and scaling."""
+    targets: NDArray[np.int64]
+    """[B] the class explained: the one asked for, else the predicted one."""
+    logits: NDArray[np.float32]
+    """[B, classes] at the first scale."""
+    scales_used: NDArray[np.bool_]
+    """[B, T] which of `scales` count in each map."""
+    degenerate: NDArray[np.bool_]
+    """[B] True where `raw` has no positive structure; the map is then all zeros."""
+    scales: tuple[int, ...]
+    """The T image sizes in pixels."""
+    method: str
+    """Name of the method."""
+    photos: tuple[NDArray[Any], ...]
+    """B photos as given, [H, W, 3] RGB in 0..255, H and W of their own."""
+    names: tuple[str, ...]
+    """B paths as given, for arrays the number of the image in the call."""
+    placements: tuple[Placement, ...]
+    """How each photo lies on the model's input grid."""
+    class_names: tuple[str, ...] | None
+    """One name per class, if the explainer file has them."""
+    probability: Probability
+    """How logits become probabilities."""
+    versions: Mapping[str, str]
+    """What computed this: klieg, the engine, the digest of the explainer file."""
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """[B, classes] in 0..1."""
+        logits = self.logits.astype(np.float64)
+        if self.probability == "sigmoid":
+            return (0.5 * (1 + np.tanh(logits / 2))).astype(np.float32)  # cannot overflow
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
+
+    def class_name(self, index: int) -> str:
+        """Return the name of class `index`, its number if the file has no names."""
+        return f"class {index}" if self.class_names is None else self.class_names[index]
+
+    def on_image(self, i: int) -> NDArray[np.float32]:
+        """Return the map of image i on the pixel grid of the photo as given.
+
+        Args:
+            i: Number of the image in the batch.
+
+        Returns:
+            [H, W] float32 in 0..1; 0 where the model did not see the photo, outside a crop.
+        """
+        return self.placements[i].to_photo(self.maps[i])
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write, for every image, an overlay PNG and the map on the photo's grid as `.npy`.
+
+        Args:
+            folder: Created if missing. A file of the same name is replaced once its successor is
+                complete.
+
+        Returns:
+            The overlays, in order.
+        """
+        from klieg.saving import ResultFolder
+
+        results = ResultFolder(Path(folder))
+        return [results.save(self, i).overlay for i in range(len(self))]
+
+
+def normalise(raw: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Turn raw maps into maps: relu, then min-max to 0..1.
+
+    Args:
+        raw: [B, H, W].
+
+    Returns:
+        maps [B, H, W] in 0..1, and degenerate [B]: True, with a map of zeros, where the range of
+        relu(raw) is no more than the rounding of its own computation.
+    """
+    positive = np.maximum(raw, 0)
+    low = positive.min(axis=(1, 2), keepdims=True)
+    span = positive.max(axis=(1, 2), keepdims=True) - low
+    # A sum over a thousand channels in float32 is exact to about 1e-6 of its largest term.
+    noise = 1e-6 * np.abs(raw).max(axis=(1, 2), keepdims=True)
+    flat = span <= noise
+    maps = np.where(flat, 0, (positive - low) / np.where(flat, 1, span))
+    return maps.astype(np.float32), flat[:, 0, 0]
+
+
+def concatenate(parts: Sequence[Explanation]) -> Explanation:
+    """Join the explanations of consecutive batches of one call."""
+    if len(parts) == 1:
+        return parts[0]
+    joined: dict[str, Any] = {}
+    for field in fields(Explanation):
+        values = [getattr(part, field.name) for part in parts]
+        if isinstance(values[0], np.ndarray):
+            joined[field.name] = np.concatenate(values)
+        elif field.name in ("photos", "names", "placements"):
+            joined[field.name] = tuple(item for value in values for item in value)
+        else:
+            joined[field.name] = values[0]
+    return Explanation(**joined)

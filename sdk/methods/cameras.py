@@ -1,0 +1,58 @@
+"""CAMERAS: activations and gradients of several image sizes, fused at full resolution.
+
+Jalwana, Akhtar, Bennamoun, Mian: CAMERAS, enhanced resolution and sanity preserving class
+activation mapping for image saliency, CVPR 2021; sizes and the class gate as in its released code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from klieg.kernels.contraction import contract
+from klieg.methods.passes import Array, Passes, RawMaps, chosen_classes
+
+
+def cameras(
+    passes: Passes, images: Array, targets: NDArray[np.int64], sizes: Sequence[int]
+) -> RawMaps:
+    """Fuse the scales of each image.
+
+    A scale t counts for an image if a class was asked for, or if the class predicted at scale t is
+    the one predicted at the first scale. With A* and W* the means over the counted scales of the
+    activations and gradients enlarged to S x S, the raw map is sum_k A*_k W*_k.
+
+    Args:
+        passes: The classifier.
+        images: [B, C, S, S] float32 in 0..255.
+        targets: [B], -1 for the predicted class.
+        sizes: Image sizes, sizes[0] = S.
+    """
+    first = passes(images, targets)
+    classes = chosen_classes(first.logits, targets)
+    used = np.ones((len(images), len(sizes)), dtype=np.bool_)
+    activations = [[activation] for activation in first.activation]
+    gradients = [[gradient] for gradient in first.gradient]
+    for scale, size in enumerate(sizes[1:], start=1):
+        larger = passes(enlarge_images(images, size), classes)
+        used[:, scale] = (targets >= 0) | (larger.logits.argmax(axis=1) == classes)
+        for image in np.flatnonzero(used[:, scale]):
+            activations[image].append(larger.activation[image])
+            gradients[image].append(larger.gradient[image])
+    size = (sizes[0], sizes[0])
+    raw = [contract(a, w, size) for a, w in zip(activations, gradients, strict=True)]
+    return RawMaps(np.stack(raw), first.logits, classes, used)
+
+
+def enlarge_images(images: Array, size: int) -> Array:
+    """Enlarge images [B, C, S, S] to [B, C, size, size], bicubic (a = -0.75), half-pixel centres."""
+    batch, channels = images.shape[:2]
+    larger = np.empty((batch, channels, size, size), dtype=np.float32)
+    for source, destination in zip(
+        images.reshape(-1, *images.shape[2:]), larger.reshape(-1, size, size), strict=True
+    ):
+        cv2.resize(source, (size, size), dst=destination, interpolation=cv2.INTER_CUBIC)
+    return larger
