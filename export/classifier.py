@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-
 from klieg.atomic import atomic_path
 from klieg.errors import ExportError, OptionError
 from klieg.explainer_file import ExplainerInfo
@@ -21,7 +20,12 @@ from klieg.export import parity
 from klieg.export.autodiff.emitter import dims
 from klieg.export.finite_differences import gradient_error
 from klieg.export.instrument import instrument
-from klieg.export.onnx_classifier import GraphClassifier, find_classifier, larger_size, with_final_operator
+from klieg.export.onnx_classifier import (
+    GraphClassifier,
+    find_classifier,
+    larger_size,
+    with_final_operator,
+)
 from klieg.export.session import open_session
 
 if TYPE_CHECKING:
@@ -232,7 +236,8 @@ def _checked_statistics(
         raise OptionError(f"got {len(means)} means and {len(stds)} stds, expected one per channel")
     if not all(0 <= m <= 1 for m in means) or not all(0 < s <= 1 for s in stds):
         raise OptionError(
-            f"mean {means} and std {stds} must be in 0..1 units: divide by 255 if they are for 0..255"
+            f"mean {means} and std {stds} must be in 0..1 units: "
+            "divide by 255 if they are for 0..255"
         )
     return means, stds
 

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common as passes
-
 from klieg.errors import ExportError
 from klieg.export.autodiff.emitter import Emitter, dims, graph_values
 from klieg.export.autodiff.gradient import differentiate
+from onnx_ir.passes import common as passes
 
 
 def instrument(
@@ -39,7 +38,9 @@ def instrument(
     graph = model.graph
     others = [value.name for value in graph.inputs if value is not image]
     if others:
-        raise ExportError(f"the model has inputs besides the image: {others}; expected the image only")
+        raise ExportError(
+            f"the model has inputs besides the image: {others}; expected the image only"
+        )
     _free_names(graph, {"image", "target", "logits", "activation", "gradient"})
     raw = _normalise_inside(graph, image, mean, std)
     cotangent = differentiate(graph, score=logits, wrt=activation)

@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import onnx
 import onnx_ir as ir
-
 from klieg.errors import ExportError
 from klieg.export.autodiff.emitter import Emitter, dims
 from klieg.export.autodiff.engine import describe
@@ -180,7 +179,7 @@ def larger_size(input_size: int) -> int:
 def _ancestors(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:
     """Return what a value is computed from, itself included, in order of computation."""
     needed = {value}
-    found = []
+    found: list[ir.Value] = []
     for node in reversed(list(graph)):
         if any(output in needed for output in node.outputs):
             needed.update(operand for operand in node.inputs if operand is not None)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
-
 from klieg.errors import ParityError
+from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 Reference = Callable[[Array, Sequence[int]], tuple[Array, ...]]
@@ -44,7 +43,9 @@ def compare(
         got = session.run(list(outputs), {"image": images, "target": np.array(targets)})
         truths = reference(images, targets)
         for name, mine, truth in zip(outputs, got, truths, strict=True):
-            worst[name] = max(worst[name], relative_error(np.broadcast_to(mine, truth.shape), truth))
+            worst[name] = max(
+                worst[name], relative_error(np.broadcast_to(mine, truth.shape), truth)
+            )
     return worst
 
 
@@ -76,7 +77,7 @@ def random_images(size: int, *, channels: int, seed: int) -> Array:
         place = np.arange(size) * cells // size
         image += noise[:, :, place[:, None], place]
     low, high = image.min(), image.max()
-    return ((image - low) / max(high - low, 1e-9) * 255).astype(np.float32)
+    return np.asarray((image - low) / max(high - low, 1e-9) * 255, dtype=np.float32)
 
 
 def two_targets(classes: int, *, seed: int) -> list[int]:

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
-
 from klieg.export.torch_tap import Tap, run_tapped
+from torch.nn import functional
 
 Tensor = torch.Tensor
 
@@ -71,8 +70,8 @@ def published_cameras(
                 kept.append(
                     functional.interpolate(tensor, full, mode="bilinear", align_corners=False)
                 )
-    mean_activation = sum(activations) / len(activations)
-    mean_gradient = sum(gradients) / len(gradients)
+    mean_activation = sum(activations, start=torch.zeros(())) / len(activations)
+    mean_gradient = sum(gradients, start=torch.zeros(())) / len(gradients)
     raw = (mean_activation * mean_gradient).sum(dim=1)[0]
     positive = functional.relu(raw)
     span = positive.max() - positive.min()

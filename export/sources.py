@@ -77,7 +77,9 @@ def _call(name: str) -> torch.nn.Module:
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
-        raise ExportError(f"cannot import {function_name!r} from {module_name!r}: {error}") from error
+        raise ExportError(
+            f"cannot import {function_name!r} from {module_name!r}: {error}"
+        ) from error
     module: torch.nn.Module = function()
     return module
 

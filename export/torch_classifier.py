@@ -1,4 +1,4 @@
-"""A classifier given as a torch module: traced to ONNX with one layer tapped, and its true gradient."""
+"""A classifier given as a torch module: its trace with one layer tapped, its true gradient."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
-
 from klieg.errors import ExportError
 from klieg.export.feature_maps import last_feature_map
 from klieg.export.onnx_classifier import larger_size
-from klieg.export.torch_tap import CallRecorder, CallTap, ModuleTap, Tap, TraceablePools, logits_of, run_tapped
+from klieg.export.torch_tap import (
+    CallRecorder,
+    CallTap,
+    ModuleTap,
+    Tap,
+    TraceablePools,
+    logits_of,
+    run_tapped,
+)
+from numpy.typing import NDArray
 
 Tensor = torch.Tensor
 Array = NDArray[np.float32]
@@ -156,7 +163,8 @@ class TorchClassifier:
 
     def _recorded(self, size: int) -> list[Tensor]:
         image = self._blank(size)  # made outside, or it would be recorded itself
-        with torch.no_grad(), CallRecorder() as recorder:
+        recorder = CallRecorder()
+        with torch.no_grad(), recorder:
             self.module(image)
         return recorder.outputs
 
@@ -193,7 +201,9 @@ class _Traced(torch.nn.Module):
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the tracer: what it prints concerns its own internals."""
-    loggers = [logging.getLogger(name) for name in ("torch.fx", "torch.onnx", "torch.export", "onnxscript")]
+    loggers = [
+        logging.getLogger(name) for name in ("torch.fx", "torch.onnx", "torch.export", "onnxscript")
+    ]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Catching the output of one layer while a torch module runs, in eager mode and under the tracer."""
+"""Catching the output of one layer while a torch module runs, eagerly or under the tracer."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from klieg.errors import ExportError
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-
-from klieg.errors import ExportError
 
 Tensor = torch.Tensor
 
@@ -63,7 +62,8 @@ class CallTap:
     def attached(self, module: torch.nn.Module) -> Iterator[list[Tensor]]:
         """See `Tap`."""
         seen: list[Tensor] = []
-        with CallRecorder() as recorder:
+        recorder = CallRecorder()
+        with recorder:
             yield seen
         seen.extend(recorder.outputs[self.index : self.index + 1])
 

@@ -4,11 +4,11 @@ Published form, for scales t with activations A_t and gradients W_t (both [K, h_
 
     map = sum_k (mean_t enlarge(A_t))_k * (mean_t enlarge(W_t))_k            [H, W]
 
-Enlargement is linear. With B [pixels, cells] the bilinear weights of all scales, and A, W [cells, K]
-the cells of all scales, the map is the diagonal of B (W A^T) B^T over the number of scales squared.
-A tile of pixels touches few cells, so per tile one small Gram matrix W_tile A_tile^T takes the
-channels out, and no [K, H, W] tensor ever exists. `contraction_plain` is the published form, the
-truth in tests.
+Enlargement is linear. With B [pixels, cells] the bilinear weights of all scales, and A, W
+[cells, K] the cells of all scales, the map is the diagonal of B (W A^T) B^T over the number of
+scales squared. A tile of pixels touches few cells, so per tile one small Gram matrix
+W_tile A_tile^T takes the channels out, and no [K, H, W] tensor ever exists. `contraction_plain` is
+the published form, the truth in tests.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-
 from klieg.kernels.interpolation import bilinear_weights, enlarge
+from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
@@ -70,7 +69,7 @@ class _Axis:
         padded = np.zeros((self.tiles * tile, cells), dtype=np.float32)
         padded[:pixels] = bilinear_weights(cells, pixels)
         per_tile = padded.reshape(self.tiles, tile, cells)
-        touched = per_tile.any(axis=1)  # [tiles, cells]
+        touched: NDArray[np.bool_] = np.any(per_tile, axis=1)  # [tiles, cells]
         first = touched.argmax(axis=1)
         count = (cells - touched[:, ::-1].argmax(axis=1) - first).max()
         self.index = np.minimum(first, cells - count)[:, None] + np.arange(count)  # [tiles, count]
@@ -92,7 +91,7 @@ def _strip(
 
 
 def _stack(scales: Sequence[Array], grids: Sequence[tuple[int, int]]) -> Array:
-    """Stack the cells of all scales [cells, K]: channels last, so that a gather copies whole rows."""
+    """Stack the cells of all scales [cells, K], channels last: a gather then copies whole rows."""
     channels = scales[0].shape[0]
     stacked = np.empty((sum(h * w for h, w in grids), channels), dtype=np.float32)
     end = 0

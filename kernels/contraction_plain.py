@@ -1,13 +1,12 @@
-"""CAMERAS' fusion as published: enlarge every channel, average, multiply, sum. The truth in tests."""
+"""CAMERAS' fusion as published: enlarge every channel, average, multiply, sum. The tests' truth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-
 from klieg.kernels.interpolation import enlarge
+from numpy.typing import NDArray
 
 
 def contract_plain(

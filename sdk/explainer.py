@@ -11,8 +11,6 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
-
 from klieg.backends import Backend, open_backend
 from klieg.errors import ImageError, InputError, OptionError, TargetError
 from klieg.explainer_file import ExplainerInfo, read_explainer
@@ -23,6 +21,7 @@ from klieg.images.fitting import Fit, Placement, fit_image
 from klieg.methods import METHODS
 from klieg.methods.passes import Passes
 from klieg.targets import Target, is_single, paired, resolve_target
+from numpy.typing import NDArray
 
 Image = NDArray[Any] | str | os.PathLike[str]
 """One photo: [H, W, 3] RGB in 0..255, or the path of a JPEG, PNG or BMP file."""
@@ -107,8 +106,8 @@ class Explainer:
             method: "cameras", "gradcam" or "hirescam".
             target: The class to explain: a number, a name, None for the predicted one, or a list
                 with one of these per image.
-            scales: Ascending image sizes in pixels of a multi-scale method; the maps have the first.
-                None for the file's own.
+            scales: Ascending image sizes in pixels of a multi-scale method; the maps have the
+                first. None for the file's own.
             fit: How a photo becomes square: "crop" its centre, "letterbox" it between grey bars, or
                 "stretch" it.
             batch_size: Number of images that are in memory with all their activations at once.
@@ -126,7 +125,7 @@ class Explainer:
         if not listed:
             raise InputError("got no images, expected at least one")
         if not is_single(target):
-            target = list(target)
+            target = list(target)  # type: ignore[arg-type]  # not a single one
             if len(target) != len(listed):  # known before the first pass, unlike in a stream
                 raise TargetError(
                     f"got {len(target)} targets for {len(listed)} images, expected one per image, "

@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast, get_args
 
 from klieg.errors import ExplainerFileError
 from klieg.onnx_file import OnnxFacts, read_onnx
@@ -175,8 +175,9 @@ def _class_names(values: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 def _probability(values: Mapping[str, Any]) -> Probability:
     value = values.get("probability")
-    if value == "softmax" or value == "sigmoid":
-        return value
+    for known in get_args(Probability):
+        if value == known:
+            return cast(Probability, known)
     raise ExplainerFileError(f"metadata 'klieg.probability' is {value!r}: softmax or sigmoid")
 
 

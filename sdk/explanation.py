@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from klieg.explainer_file import Probability
 from klieg.images.fitting import Placement
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-
 from klieg.atomic import atomic_path
 from klieg.methods import METHODS
 from klieg.rendering import overlay
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from klieg.explanation import Explanation
@@ -88,4 +87,4 @@ def _subtitle(explanation: Explanation, i: int) -> str:
 
 
 def _as_bytes(photo: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.rint(photo).astype(np.uint8)
+    return np.asarray(np.rint(photo), dtype=np.uint8)

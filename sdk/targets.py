@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from numbers import Integral
-from typing import Final, TypeGuard, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 
 from klieg.errors import TargetError
 
@@ -32,8 +32,8 @@ def resolve_target(target: Target, *, classes: int, names: tuple[str, ...] | Non
         return _by_name(target, names)
     if not isinstance(target, Integral) or isinstance(target, bool):
         raise TargetError(
-            f"target is {target!r} ({type(target).__name__}), expected a class number, a class name "
-            "or None for the predicted class"
+            f"target is {target!r} ({type(target).__name__}), expected a class number, a "
+            "class name or None for the predicted class"
         )
     if not 0 <= target < classes:
         raise TargetError(f"target {target} is out of range, expected 0..{classes - 1}")
@@ -52,18 +52,18 @@ def paired(images: Iterable[T], target: Target | Iterable[Target]) -> Iterator[t
         TargetError: there are more images than targets, or more targets than images.
     """
     if is_single(target):
-        for image in images:
-            yield image, target
+        yield from ((image, target) for image in images)
         return
     missing = object()
-    for number, (image, one) in enumerate(zip_longest(images, target, fillvalue=missing)):
+    pairs: Iterator[Any] = zip_longest(images, target, fillvalue=missing)  # type: ignore[arg-type]
+    for number, (image, one) in enumerate(pairs):
         if image is missing or one is missing:
             fewer, more = ("images", "targets") if image is missing else ("targets", "images")
             raise TargetError(
                 f"got {number} {fewer} but more {more}, expected one target per image, "
                 "or a single one for all"
             )
-        yield image, one  # type: ignore[misc]
+        yield image, one
 
 
 def _by_name(name: str, names: tuple[str, ...] | None) -> int:

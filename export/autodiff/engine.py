@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
-
 from klieg.errors import GradientError, UnsupportedOperatorError
 from klieg.export.autodiff.emitter import Emitter, dims
 
@@ -31,7 +30,7 @@ class Cotangent:
 
 @dataclass(frozen=True)
 class Pullback:
-    """One question to a rule: what does this input of the node get, given the outputs' gradients?"""
+    """One question to a rule: what gradient does this input get, given those of the outputs?"""
 
     op: Emitter
     node: ir.Node
@@ -200,12 +199,8 @@ def _operands(node: ir.Node) -> Iterable[ir.Value]:
     """Return the inputs of a node and what its sub-graphs take from outside."""
     yield from (value for value in node.inputs if value is not None)
     for attribute in node.attributes.values():
-        graphs = {
-            ir.AttributeType.GRAPH: lambda a: [a.value],
-            ir.AttributeType.GRAPHS: lambda a: a.value,
-        }.get(attribute.type, lambda a: [])
-        for graph in graphs(attribute):
-            for inner in graph:
+        if attribute.type == ir.AttributeType.GRAPH:
+            for inner in attribute.as_graph():
                 yield from _operands(inner)
 
 

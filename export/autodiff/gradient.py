@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 import onnx
 import onnx_ir as ir
-
 from klieg.errors import GradientError
 from klieg.export.autodiff.emitter import Emitter, dims, graph_values
 from klieg.export.autodiff.engine import Cotangent, Rule, pull_back

@@ -7,9 +7,8 @@ from typing import Final
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
-from onnx_ir.passes import common as passes
-
 from klieg.errors import GradientError
+from onnx_ir.passes import common as passes
 
 OPSET: Final = 18
 """Opset of everything klieg writes: accepted by TensorRT 10 and later and by ONNX Runtime."""
@@ -38,7 +37,7 @@ def normal_form(model: onnx.ModelProto) -> ir.Model:
         raise GradientError(f"the model is malformed: {error}") from error
     ir.passes.Sequential(
         passes.InlinePass(),
-        passes.RemoveUnusedFunctionsPass(),
+        passes.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         passes.RemoveInitializersFromInputsPass(),
         passes.TopologicalSortPass(),
@@ -52,5 +51,5 @@ def normal_form(model: onnx.ModelProto) -> ir.Model:
 def _opset(model: onnx.ModelProto) -> int:
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx"):
-            return opset.version
+            return int(opset.version)
     raise GradientError("the model names no opset for the standard operators")

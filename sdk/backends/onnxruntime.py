@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
-
 from klieg.errors import BackendError
 from klieg.explainer_file import ExplainerFile
+from numpy.typing import NDArray
 
 DEFAULT_PROVIDERS: Final = ("CPUExecutionProvider",)
 

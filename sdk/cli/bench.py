@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 import numpy as np
-from numpy.typing import NDArray
-
 from klieg.cli.failure import reported
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from klieg.explainer import Explainer

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-
 from klieg.cli.failure import reported
 
 if TYPE_CHECKING:

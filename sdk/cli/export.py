@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-
 from klieg.cli.failure import reported
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType[list[float]]):
     """Comma-separated numbers, one per channel."""
 
     name = "R,G,B"

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-
 from klieg.kernels.contraction import contract
 from klieg.methods.passes import Array, Passes, RawMaps, chosen_classes
+from numpy.typing import NDArray
 
 
 def cameras(
@@ -42,13 +41,13 @@ def cameras(
         for image in np.flatnonzero(used[:, scale]):
             activations[image].append(larger.activation[image])
             gradients[image].append(larger.gradient[image])
-    size = (sizes[0], sizes[0])
-    raw = [contract(a, w, size) for a, w in zip(activations, gradients, strict=True)]
+    full = (sizes[0], sizes[0])
+    raw = [contract(a, w, full) for a, w in zip(activations, gradients, strict=True)]
     return RawMaps(np.stack(raw), first.logits, classes, used)
 
 
 def enlarge_images(images: Array, size: int) -> Array:
-    """Enlarge images [B, C, S, S] to [B, C, size, size], bicubic (a = -0.75), half-pixel centres."""
+    """Enlarge images [B, C, S, S] to [B, C, size, size]: bicubic, a = -0.75, half-pixel centres."""
     batch, channels = images.shape[:2]
     larger = np.empty((batch, channels, size, size), dtype=np.float32)
     for source, destination in zip(

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
-
 from klieg.backends import Backend
 from klieg.errors import NumericalError
+from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
@@ -50,7 +49,9 @@ class Passes:
         """
         batch, _, height, width = images.shape
         part = max(1, PIXELS_PER_PASS // (height * width))
-        logits, activation, gradient = [], [], []
+        logits: list[Array] = []
+        activation: list[Array] = []
+        gradient: list[Array] = []
         for start in range(0, batch, part):
             rows = slice(start, start + part)
             outputs = self._backend.run(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-
 from klieg.kernels.interpolation import enlarge
 from klieg.methods.passes import Array, Passes, RawMaps, chosen_classes
+from numpy.typing import NDArray
 
 
 def gradcam(
@@ -32,9 +31,7 @@ def hirescam(
 
     Draelos, Carin: Use HiResCAM instead of Grad-CAM for faithful explanations, 2020, equation 3.
     """
-    return _one_pass(
-        passes, images, targets, sizes, lambda a, w: np.asarray((a * w).sum(axis=0))
-    )
+    return _one_pass(passes, images, targets, sizes, lambda a, w: np.asarray((a * w).sum(axis=0)))
 
 
 def _one_pass(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 import onnx_ir as ir
-
 from klieg.export.autodiff.emitter import dims
 from klieg.export.autodiff.engine import Pullback, Rule
 from klieg.export.autodiff.rules.window import scatter, window_of
@@ -28,9 +27,11 @@ def conv(at: Pullback) -> ir.Value:
     fixed = [size for size in sizes if size is not None]
     window = window_of(at, fixed[2:])
     group = int(at.attribute("group", 1))
-    if (window.strides != 1).any() or (window.begins > window.reach).any() or (
-        window.ends > window.reach
-    ).any():
+    if (
+        (window.strides != 1).any()
+        or (window.begins > window.reach).any()
+        or (window.ends > window.reach).any()
+    ):
         return scatter(at, at.g, weight, window, group=group)
     pads = [*(window.reach - window.begins).tolist(), *(window.reach - window.ends).tolist()]
     return at.op.Conv(

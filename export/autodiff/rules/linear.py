@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-
 from klieg.export.autodiff.emitter import dims
 from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
 

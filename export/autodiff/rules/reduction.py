@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-
 from klieg.export.autodiff.emitter import dims, numpy_constant
 from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
 
@@ -32,7 +31,6 @@ def global_max_pool(at: Pullback) -> ir.Value:
     op = at.op
     flat = op.Flatten(op.Reshape(at.x, [0, 0, -1]), axis=2)  # [batch * channels, cells]
     first = op.ArgMax(flat, axis=1, keepdims=1)
-    count = op.size(flat, 1)
     place = op.Range(0, op.Squeeze(op.Shape(flat, start=1), [0]), 1)
     hit = op.Where(op.Equal(place, first), op.Reshape(at.g, [-1, 1]), 0.0)
     return op.reshape(hit, at.x)

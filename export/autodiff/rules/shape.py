@@ -6,7 +6,6 @@ from typing import Final
 
 import numpy as np
 import onnx_ir as ir
-
 from klieg.export.autodiff.emitter import dims, numpy_constant
 from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
 
@@ -41,7 +40,7 @@ def cast(at: Pullback) -> Cotangent:
 
 
 def transpose(at: Pullback) -> Cotangent:
-    """y's axis i is x's axis perm[i]: g with the permutation undone."""
+    """Y's axis i is x's axis perm[i]: g with the permutation undone."""
     rank = len(dims(at.x))
     perm = list(at.attribute("perm", range(rank)[::-1]))
     turned = at.op.Transpose(at.compact.value, perm=[perm.index(axis) for axis in range(rank)])

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
-
 from klieg.export.autodiff.emitter import dims
 from klieg.export.autodiff.engine import Pullback
+from numpy.typing import NDArray
 
 Sizes = NDArray[np.int64]  # [spatial axes]
 
@@ -105,7 +104,7 @@ def _same_padding(at: Pullback, extent: Sizes, strides: Sizes) -> Sizes:
             "automatic padding with a stride needs a fixed image size; fix the size of the input"
         )
     positions = -(-cells // strides)
-    return np.maximum((positions - 1) * strides + extent - cells, 0)
+    return np.asarray(np.maximum((positions - 1) * strides + extent - cells, 0))
 
 
 def _fixed(value: ir.Value, axes: int) -> Sizes | None:

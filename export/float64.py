@@ -1,0 +1,162 @@
+"""Running ONNX graphs in float64: ONNX's reference implementation, windows slid by torch.
+
+onnx.reference computes grouped transposed convolutions and some padded pools wrongly (onnx 1.23),
+and slides windows in Python loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.reference
+import torch
+from numpy.typing import NDArray
+from onnx.reference.op_run import OpRun
+from torch.nn import functional
+
+Array = NDArray[np.float64]
+
+
+def evaluator(model: onnx.ModelProto) -> onnx.reference.ReferenceEvaluator:
+    """Return an evaluator of a model."""
+    return onnx.reference.ReferenceEvaluator(
+        model, new_ops=[AveragePool, Conv, ConvTranspose, MaxPool]
+    )
+
+
+class Conv(OpRun):
+    """Convolution."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, w: Array, bias: Array | None = None, **options: Any) -> tuple[Array]:
+        slide = _Slide(x, w.shape[2:], options)
+        padded = functional.pad(_tensor(x), slide.torch_pads)
+        convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[slide.axes - 1]
+        y = convolve(
+            padded,
+            _tensor(w),
+            None if bias is None else _tensor(bias),
+            stride=slide.strides,
+            dilation=slide.dilations,
+            groups=options.get("group") or 1,
+        )
+        return (y.numpy(),)
+
+
+class ConvTranspose(OpRun):
+    """Transposed convolution with explicit padding."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, w: Array, bias: Array | None = None, **options: Any) -> tuple[Array]:
+        slide = _Slide(x, w.shape[2:], options)
+        extra = options.get("output_padding") or [0] * slide.axes
+        spread = (
+            functional.conv_transpose1d,
+            functional.conv_transpose2d,
+            functional.conv_transpose3d,
+        )[slide.axes - 1]
+        y = spread(
+            _tensor(x),
+            _tensor(w),
+            None if bias is None else _tensor(bias),
+            stride=slide.strides,
+            dilation=slide.dilations,
+            groups=options.get("group") or 1,
+        )
+        # Negative padding cuts; the output padding makes room for cells that no window reaches.
+        cut = [
+            amount
+            for begin, end, more in zip(slide.begins, slide.ends, extra, strict=True)
+            for amount in (more - end, -begin)
+        ]
+        return (functional.pad(y, cut[::-1]).contiguous().numpy(),)
+
+
+class MaxPool(OpRun):
+    """Maximum under a window."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, **attributes: Any) -> tuple[Array]:
+        windows = _Slide(x, attributes["kernel_shape"], attributes).windows(x, -np.inf)
+        return (windows.amax(dim=tuple(range(x.ndim, windows.ndim))).numpy(),)
+
+
+class AveragePool(OpRun):
+    """Mean under a window."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, **attributes: Any) -> tuple[Array]:
+        slide = _Slide(x, attributes["kernel_shape"], attributes)
+        axes = tuple(range(x.ndim, x.ndim + slide.axes))
+        ones = functional.pad(
+            torch.ones(x.shape, dtype=torch.float64),
+            slide.torch_pads,
+            value=float(bool(attributes.get("count_include_pad"))),
+        )
+        number = slide.cut(ones, 0).sum(dim=axes)
+        return ((slide.windows(x, 0).sum(dim=axes) / number).numpy(),)
+
+
+class _Slide:
+    """A window sliding over the spatial axes of x, as the attributes of a node describe it."""
+
+    def __init__(self, x: Array, kernel: Sequence[int], attributes: dict[str, Any]) -> None:
+        self.axes = len(kernel)
+        self.strides = list(attributes.get("strides") or [1] * self.axes)
+        self.dilations = list(attributes.get("dilations") or [1] * self.axes)
+        self.extents = [d * (k - 1) + 1 for d, k in zip(self.dilations, kernel, strict=True)]
+        self.sizes = list(x.shape[2:])
+        self.ceil = bool(attributes.get("ceil_mode"))
+        pads = list(attributes.get("pads") or [0] * 2 * self.axes)
+        automatic = attributes.get("auto_pad") or "NOTSET"
+        if automatic == "VALID":
+            pads = [0] * 2 * self.axes
+        elif automatic != "NOTSET":
+            total = [
+                max((-(-n // s) - 1) * s + extent - n, 0)
+                for n, s, extent in zip(self.sizes, self.strides, self.extents, strict=True)
+            ]
+            less, more = [t // 2 for t in total], [t - t // 2 for t in total]
+            pads = less + more if automatic == "SAME_UPPER" else more + less
+        self.begins, self.ends = pads[: self.axes], pads[self.axes :]
+
+    @property
+    def torch_pads(self) -> list[int]:
+        """Padding in torch's order: last axis first, begin and end in turn."""
+        pairs = list(zip(self.begins, self.ends, strict=True))
+        return [amount for pair in pairs[::-1] for amount in pair]
+
+    def windows(self, x: Array, fill: float) -> torch.Tensor:
+        """Return the cells under every window position [n, c, *positions, *kernel]."""
+        return self.cut(functional.pad(_tensor(x), self.torch_pads, value=fill), fill)
+
+    def cut(self, padded: torch.Tensor, fill: float) -> torch.Tensor:
+        """Return the windows of a tensor that is padded already."""
+        for axis in range(self.axes):
+            stride, extent = self.strides[axis], self.extents[axis]
+            room = padded.shape[axis + 2] - extent
+            count = room // stride + 1
+            if (
+                self.ceil
+                and room % stride
+                and count * stride < self.sizes[axis] + self.begins[axis]
+            ):
+                count += 1  # a last window that overhangs, unless it would start in the padding
+            overhang = max((count - 1) * stride + extent - padded.shape[axis + 2], 0)
+            later_axes = [0, 0] * (padded.ndim - axis - 3)
+            padded = functional.pad(padded, [*later_axes, 0, overhang], value=fill)
+            padded = padded.unfold(axis + 2, extent, stride)[..., :: self.dilations[axis]]
+        return padded
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    return torch.from_numpy(
+        np.array(array, order="C")
+    )  # a copy: torch wants it writable and contiguous
