@@ -32,7 +32,7 @@ class Emitter:
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
         self._written: dict[object, ir.Value] = {}
-        self._names = {value.name for value in graph_values(graph)}
+        self._names = {value.name for value in graph_values(graph)} | {node.name for node in graph}
 
     def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
         if not op_type[0].isupper():

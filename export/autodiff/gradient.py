@@ -89,7 +89,7 @@ def differentiate(
     chosen = op.Where(op.Less(target, 0), predicted, target)
     numpy_type = (score.dtype or ir.DataType.FLOAT).numpy()
     off_on = op.constant(np.array([0, 1], dtype=numpy_type))
-    seed = op.OneHot(chosen, [classes], off_on, axis=-1)
+    seed = op.OneHot(chosen, classes, off_on, axis=-1)
     return pull_back(op, graph, score=score, seed=seed, wrt=wrt, rules=rules)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import onnx
+import onnx.shape_inference
 import onnx.version_converter
 import onnx_ir as ir
 from klieg.errors import GradientError
@@ -32,8 +33,11 @@ def normal_form(model: onnx.ModelProto) -> ir.Model:
                 f"the model has opset {version} and cannot be converted to {OPSET}: {error}"
             ) from error
     try:
-        result = ir.from_proto(model)
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        # Before anything else: it checks the operators, and later passes rely on types and ranks.
+        result = ir.from_proto(
+            onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        )
+    except (onnx.shape_inference.InferenceError, ValueError, TypeError, RuntimeError) as error:
         raise GradientError(f"the model is malformed: {error}") from error
     ir.passes.Sequential(
         passes.InlinePass(),
@@ -42,7 +46,6 @@ def normal_form(model: onnx.ModelProto) -> ir.Model:
         passes.RemoveInitializersFromInputsPass(),
         passes.TopologicalSortPass(),
         passes.ClearMetadataAndDocStringPass(),
-        passes.ShapeInferencePass(),
     )(result)
     result.ir_version = IR_VERSION
     return result

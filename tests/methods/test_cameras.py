@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from klieg import Explainer
+from klieg.explainer_file import read_explainer
 from klieg.export import export_classifier
-from klieg.export.published_cameras import published_cameras
+from klieg.export.published_cameras import PublishedResult, published_cameras
 from klieg.export.sources import Source
 from klieg.export.torch_classifier import TorchClassifier
 from klieg.images.fitting import fit_image
@@ -27,6 +30,19 @@ def earlier_explainer(lite0: Source, tmp_path_factory: pytest.TempPathFactory) -
     return path
 
 
+def published(
+    source: Source, original: TorchClassifier, photo: np.ndarray, sizes: tuple[int, ...], dtype: Any
+) -> PublishedResult:
+    """Explain one photo with the published form in the given precision."""
+    fitted, _ = fit_image(photo, sizes[0], "crop")
+    image = torch.from_numpy(fitted.transpose(2, 0, 1)[None].copy()).to(dtype)
+    mean, std = (
+        torch.tensor(v, dtype=dtype).view(1, -1, 1, 1) for v in (source.mean, source.std)
+    )
+    module = copy.deepcopy(original.module).to(dtype)
+    return published_cameras(module, original.tap, (image / 255 - mean) / std, sizes)
+
+
 @pytest.mark.parametrize("layer", [None, EARLIER_LAYER])
 def test_equals_the_published_form(
     layer: str | None,
@@ -35,27 +51,38 @@ def test_equals_the_published_form(
     lite0_explainer: Path,
     earlier_explainer: Path,
 ) -> None:
+    """Compare every pixel with the published form in float64.
+
+    Where a Relu6 sits within rounding of its kink, float32 does not determine the gradient: there
+    the published form in float32 is itself further than the tolerance from the one in float64, and
+    we may be as far as that.
+    """
     original = TorchClassifier(
         lite0.model, layer=layer, input_size=224, mean=lite0.mean, std=lite0.std
     )
     with Explainer(lite0_explainer if layer is None else earlier_explainer) as explainer:
         got = explainer.explain(photos)
-        assert (explainer.backend.run(
-            np.zeros((1, 3, 224, 224), np.float32), np.array([-1]), ("gradient",)
-        )[0].shape[2:] == (1, 1)) == (layer is None)  # fmt: skip
-    dropped = False
+    strict = 0
     for i, photo in enumerate(photos):
-        fitted, _ = fit_image(photo, 224, "crop")
-        image = torch.from_numpy(fitted.transpose(2, 0, 1)[None].copy())
-        mean, std = (torch.tensor(v).float().view(1, -1, 1, 1) for v in (lite0.mean, lite0.std))
-        truth = published_cameras(
-            original.module, original.tap, (image / 255 - mean) / std, got.scales
-        )
+        truth = published(lite0, original, photo, got.scales, torch.float64)
+        single = published(lite0, original, photo, got.scales, torch.float32)
         assert truth.target == got.targets[i]
         assert truth.scales_used == got.scales_used[i].tolist()
-        np.testing.assert_allclose(got.maps[i], truth.saliency.numpy(), atol=TOLERANCE)
-        dropped |= not all(truth.scales_used)
-    assert dropped, "no photo dropped a scale: the test would not see a wrong class gate"
+        doubt = float((single.saliency - truth.saliency).abs().max())
+        strict += doubt < TOLERANCE
+        error = np.abs(got.maps[i] - truth.saliency.numpy()).max()
+        assert error < max(TOLERANCE, doubt)
+    assert strict >= 3 if layer else strict == 4
+    assert 0 < (~got.scales_used).sum(), "no scale was dropped: a wrong class gate would not show"
+
+
+def test_earlier_layer_has_a_gradient_that_varies(
+    earlier_explainer: Path, lite0_explainer: Path
+) -> None:
+    for path, constant in ((earlier_explainer, False), (lite0_explainer, True)):
+        facts = read_explainer(path).facts
+        assert (facts.outputs["gradient"].shape[2:] == (1, 1)) == constant
+        assert facts.outputs["activation"].shape[2:] == ("rows", "columns")
 
 
 def test_asked_class_uses_every_scale(lite0_explainer: Path, photos: list[np.ndarray]) -> None:
