@@ -1,0 +1,23 @@
+"""Copy a few photos that ship with scikit-image (public domain) into a folder.
+
+python samples/sample_photos.py FOLDER
+"""
+
+import shutil
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+
+
+def main(folder: Path) -> None:
+    """Copy the photos."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in PHOTOS:
+        with (files("skimage.data") / name).open("rb") as source, (folder / name).open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

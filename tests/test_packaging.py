@@ -1,0 +1,56 @@
+"""What is built is what is in the folders."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
+
+
+def on_disk() -> set[str]:
+    """Return the wheel's paths of all modules in the three folders."""
+    found = set()
+    for top, prefix in (("sdk", "klieg"), ("export", "klieg/export"), ("kernels", "klieg/kernels")):
+        for path in (ROOT / top).rglob("*.py"):
+            found.add(f"{prefix}/{path.relative_to(ROOT / top)}")
+    return found | {"klieg/py.typed"}
+
+
+def test_every_folder_is_listed() -> None:
+    listed = set(PROJECT["tool"]["setuptools"]["packages"])
+    assert listed == set(FOLDERS)
+    packages = {
+        str(path.parent.relative_to(ROOT))
+        for top in ("sdk", "export", "kernels")
+        for path in (ROOT / top).rglob("__init__.py")
+    }
+    assert packages == set(FOLDERS.values())
+
+
+def test_wheel_equals_disk(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, ROOT],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if built.returncode and "setuptools" in built.stderr and "No matching" in built.stderr:
+        pytest.skip(f"no package index to get the build backend from: {built.stderr[-200:]}")
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if not name.split("/")[0].endswith("-info")}
+    assert names == on_disk()
+
+
+def test_every_constraint_is_exact() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert pins
+    assert all("==" in pin for pin in pins)

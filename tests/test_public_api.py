@@ -1,0 +1,52 @@
+"""The names that users may rely on, their documentation, and the error tree."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+from pathlib import Path
+
+import klieg
+import klieg.errors
+import klieg.export
+import klieg.export.autodiff
+from klieg.errors import KliegError
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_facade() -> None:
+    assert klieg.__all__ == ["Explainer", "Explanation", "KliegError"]
+    assert klieg.export.__all__ == ["ExportReport", "export_classifier"]
+    assert klieg.export.autodiff.__all__ == ["add_gradient"]
+    for module in (klieg, klieg.export, klieg.export.autodiff):
+        for name in module.__all__:
+            assert inspect.getdoc(getattr(module, name)), f"{module.__name__}.{name}"
+
+
+def test_options_are_keyword_only() -> None:
+    for function, positional in (
+        (klieg.Explainer.__init__, ["self", "path"]),
+        (klieg.Explainer.explain, ["self", "images"]),
+        (klieg.Explainer.explain_iter, ["self", "images"]),
+        (klieg.export.export_classifier, ["model", "output"]),
+        (klieg.export.autodiff.add_gradient, ["model"]),
+    ):
+        parameters = inspect.signature(function).parameters.values()
+        got = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        assert got == positional
+
+
+def test_one_error_tree() -> None:
+    errors = [e for _, e in inspect.getmembers(klieg.errors, inspect.isclass)]
+    assert all(issubclass(error, KliegError) for error in errors)
+    drawn = klieg.errors.__doc__ or ""
+    assert all(error.__name__ in drawn for error in errors), "draw new errors in the tree"
+
+
+def test_doctests() -> None:
+    for path in sorted((ROOT / "sdk").rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT / "sdk").with_suffix("").parts)
+        module = importlib.import_module("klieg" if name == "__init__" else f"klieg.{name}")
+        assert doctest.testmod(module).failed == 0

@@ -1,0 +1,38 @@
+"""Every sample runs and holds what it asserts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+WITHOUT_ARGUMENTS = ("gradient_of_onnx.py", "own_model.py")
+
+
+def run(name: str, *arguments: object) -> str:
+    done = subprocess.run(
+        [sys.executable, SAMPLES / name, *map(str, arguments)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", WITHOUT_ARGUMENTS)
+def test_sample(name: str) -> None:
+    assert run(name)
+
+
+def test_photos_and_explaining_one(lite0_explainer: Path, tmp_path: Path) -> None:
+    run("sample_photos.py", tmp_path)
+    out = run("explain_photo.py", lite0_explainer, tmp_path / "coffee.png", tmp_path / "out")
+    assert "espresso" in out
+    assert (tmp_path / "out" / "coffee.png").exists()
+
+
+def test_no_sample_is_forgotten() -> None:
+    names = {path.name for path in SAMPLES.glob("*.py")}
+    assert names == {*WITHOUT_ARGUMENTS, "sample_photos.py", "explain_photo.py"}
