@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
@@ -18,15 +17,12 @@ from klieg.errors import ExportError, OptionError
 from klieg.explainer_file import ExplainerInfo
 from klieg.export import parity
 from klieg.export.autodiff.emitter import dims
-from klieg.export.finite_differences import gradient_error
 from klieg.export.instrument import instrument
 from klieg.export.onnx_classifier import (
     GraphClassifier,
     find_classifier,
     larger_size,
-    with_final_operator,
 )
-from klieg.export.session import open_session
 
 if TYPE_CHECKING:
     import torch
@@ -161,13 +157,8 @@ def _open_torch(
     classifier = replace(traced, layer=original.layer, source_sha256=original.sha256())
 
     def measure(proto: onnx.ModelProto, sizes: list[int]) -> dict[str, float]:
-        return parity.compare(
-            open_session(proto.SerializeToString()),
-            original.reference,
-            ("logits", "activation", "gradient"),
-            sizes=sizes,
-            channels=len(mean),
-            classes=classifier.classes,
+        return parity.against_torch(
+            proto, original, sizes=sizes, channels=len(mean), classes=classifier.classes
         )
 
     return classifier, measure
@@ -181,30 +172,9 @@ def _open_onnx(
     std: list[float],
 ) -> tuple[GraphClassifier, Measure]:
     classifier = find_classifier(original, layer=layer, input_size=input_size, channels=len(mean))
-    names = str(classifier.image.name), classifier.score_name
-    final = classifier.final_operator
 
     def measure(proto: onnx.ModelProto, sizes: list[int]) -> dict[str, float]:
-        session = open_session(original.SerializeToString())
-        per_channel = (1, -1, 1, 1)
-
-        def reference(images: parity.Array, targets: Sequence[int]) -> tuple[parity.Array, ...]:
-            scaled = images / 255 - np.array(mean, dtype=np.float32).reshape(per_channel)
-            normalised = scaled / np.array(std, dtype=np.float32).reshape(per_channel)
-            return tuple(session.run([names[1]], {names[0]: normalised}))
-
-        errors = parity.compare(
-            open_session(with_final_operator(proto, final).SerializeToString()),
-            reference,
-            ("logits",),
-            sizes=sizes,
-            channels=len(mean),
-            classes=classifier.classes,
-        )
-        errors["gradient"] = gradient_error(
-            proto, sizes=sizes, channels=len(mean), classes=classifier.classes
-        )
-        return errors
+        return parity.against_onnx(proto, original, classifier, sizes=sizes, mean=mean, std=std)
 
     return classifier, measure
 

@@ -8,15 +8,15 @@ derivative exists), and its gradient is compared with central differences of its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import onnx
 import onnx.helper
-import onnx.numpy_helper
 import onnx.reference
-from klieg.export.float64 import evaluator
-from klieg.export.parity import random_images, two_targets
+from klieg.export.float64 import doubled, evaluator, in_float64
+from klieg.export.parity_inputs import random_images, two_targets
 from klieg.export.session import open_session
 from numpy.typing import NDArray
 
@@ -26,7 +26,7 @@ STEP: Final = 1e-6
 
 
 def gradient_error(
-    explainer: onnx.ModelProto, *, sizes: list[int], channels: int, classes: int
+    explainer: onnx.ModelProto, *, sizes: Sequence[int], channels: int, classes: int
 ) -> float:
     """Return the largest error of a directional derivative, relative to the gradient's norm.
 
@@ -37,7 +37,7 @@ def gradient_error(
         classes: Number of classes.
     """
     tail, boundary = _cut_at_activation(explainer)
-    tail_evaluator = evaluator(tail)
+    tail_evaluator = evaluator(in_float64(tail))
     front = onnx.ModelProto()
     front.CopyFrom(explainer)
     del front.graph.output[1:]
@@ -50,7 +50,7 @@ def gradient_error(
         targets = two_targets(classes, seed=seed)
         feeds = {"image": images, "target": np.array(targets)}
         activation, *fixed = session.run(["activation", *boundary], feeds)
-        given = {name: _double(value) for name, value in zip(boundary, fixed, strict=True)}
+        given = {name: doubled(value) for name, value in zip(boundary, fixed, strict=True)}
         worst = max(worst, _error_at(tail_evaluator, activation, given, targets, seed))
     return worst
 
@@ -88,9 +88,8 @@ def _error_at(
 
 
 def _cut_at_activation(explainer: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """Return the part behind the activation in float64, and the other tensors that it reads."""
+    """Return the part behind the activation, and the other tensors that it reads."""
     graph = explainer.graph
-    weights = {tensor.name for tensor in graph.initializer}
     behind = {"activation", "target"}
     for node in graph.node:
         if any(name in behind for name in node.input) and "activation" not in node.output:
@@ -103,7 +102,7 @@ def _cut_at_activation(explainer: onnx.ModelProto) -> tuple[onnx.ModelProto, lis
         if not outputs or "activation" in outputs:
             continue
         if outputs[0] in behind:
-            nodes.append(_double_node(node))
+            nodes.append(node)
             needed.update(node.input)
         else:
             boundary.extend(outputs)
@@ -114,26 +113,6 @@ def _cut_at_activation(explainer: onnx.ModelProto) -> tuple[onnx.ModelProto, lis
         "tail",
         inputs=[make(name) for name in ("activation", "target", *boundary)],
         outputs=[make("logits"), make("gradient")],
-        initializer=[
-            onnx.numpy_helper.from_array(_double(onnx.numpy_helper.to_array(t)), t.name)
-            for t in graph.initializer
-            if t.name in needed & weights
-        ],
+        initializer=[tensor for tensor in graph.initializer if tensor.name in needed],
     )
     return onnx.helper.make_model(tail, opset_imports=explainer.opset_import), boundary
-
-
-def _double(array: NDArray[Any]) -> NDArray[Any]:
-    return array.astype(np.float64) if array.dtype == np.float32 else array
-
-
-def _double_node(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    for attribute in copy.attribute:
-        if node.op_type == "Cast" and attribute.i == onnx.TensorProto.FLOAT:
-            attribute.i = onnx.TensorProto.DOUBLE
-        if attribute.HasField("t"):
-            array = _double(onnx.numpy_helper.to_array(attribute.t))
-            attribute.t.CopyFrom(onnx.numpy_helper.from_array(array))
-    return copy

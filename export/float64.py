@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnx.reference
 import torch
 from numpy.typing import NDArray
@@ -25,6 +26,28 @@ def evaluator(model: onnx.ModelProto) -> onnx.reference.ReferenceEvaluator:
     return onnx.reference.ReferenceEvaluator(
         model, new_ops=[AveragePool, Conv, ConvTranspose, MaxPool]
     )
+
+
+def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of a float32 model that computes in float64 where its inputs are float64."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for tensor in copy.graph.initializer:
+        array = doubled(onnx.numpy_helper.to_array(tensor))
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    for node in copy.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == onnx.TensorProto.FLOAT:
+                attribute.i = onnx.TensorProto.DOUBLE
+            if attribute.HasField("t"):
+                array = doubled(onnx.numpy_helper.to_array(attribute.t))
+                attribute.t.CopyFrom(onnx.numpy_helper.from_array(array))
+    return copy
+
+
+def doubled(array: NDArray[Any]) -> NDArray[Any]:
+    """Return float32 as float64, anything else as it is."""
+    return array.astype(np.float64) if array.dtype == np.float32 else array
 
 
 class Conv(OpRun):

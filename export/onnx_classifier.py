@@ -27,6 +27,8 @@ class GraphClassifier:
     logits: ir.Value
     activation: ir.Value
     layer: str
+    image_name: str
+    """Name of the model's own input; instrumenting renames it."""
     final_operator: str | None
     """Softmax, LogSoftmax or Sigmoid if the model ends with it and it was stepped over."""
     score_name: str
@@ -82,6 +84,7 @@ def find_classifier(
         logits=logits,
         activation=activation,
         layer=str(activation.name),
+        image_name=str(image.name),
         final_operator=final_operator,
         score_name=str(score.name),
         source_sha256=digest,

@@ -65,8 +65,8 @@ class TorchClassifier:
         for part in self.module.modules():
             if getattr(part, "inplace", False) is True:
                 part.inplace = False  # type: ignore[assignment]
-        self._mean = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
-        self._std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
+        self._mean = torch.tensor(mean, dtype=torch.float64).view(1, -1, 1, 1)
+        self._std = torch.tensor(std, dtype=torch.float64).view(1, -1, 1, 1)
         self._channels = len(mean)
         self.input_size = input_size
         self.any_size = self._takes(larger_size(input_size))
@@ -97,22 +97,27 @@ class TorchClassifier:
             raise ExportError("the tracer returned nothing")
         return program.model_proto
 
-    def reference(self, images: Array, targets: Sequence[int]) -> tuple[Array, Array, Array]:
+    def reference(
+        self, images: Array, targets: Sequence[int], *, dtype: torch.dtype = torch.float32
+    ) -> dict[str, NDArray[np.floating]]:
         """Compute logits, activation and gradient with torch autograd.
 
         Args:
-            images: [B, channels, H, W] float32 in 0..255.
+            images: [B, channels, H, W] in 0..255.
             targets: One class per image.
+            dtype: Precision to compute in.
 
         Returns:
-            logits [B, classes], activation [B, k, h, w], gradient [B, k, h, w], float32.
+            `logits` [B, classes], `activation` [B, k, h, w] and `gradient` [B, k, h, w].
         """
-        scaled = torch.from_numpy(images) / 255
-        normalised = ((scaled - self._mean) / self._std).requires_grad_()
-        logits, activation = self._run(normalised)
+        module = self.module if dtype == torch.float32 else copy.deepcopy(self.module).to(dtype)
+        scaled = torch.from_numpy(images).to(dtype) / 255
+        normalised = ((scaled - self._mean.to(dtype)) / self._std.to(dtype)).requires_grad_()
+        logits, activation = run_tapped(module, self.tap, normalised)
         score = logits[torch.arange(len(images)), torch.tensor(list(targets))].sum()
         (gradient,) = torch.autograd.grad(score, activation)
-        return tuple(t.detach().numpy() for t in (logits, activation, gradient))  # type: ignore[return-value]
+        tensors = {"logits": logits, "activation": activation, "gradient": gradient}
+        return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
 
     def sha256(self) -> str:
         """Return a digest of the names and contents of all parameters and buffers."""
@@ -121,9 +126,6 @@ class TorchClassifier:
             digest.update(name.encode())
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
-
-    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return run_tapped(self.module, self.tap, images)
 
     def _blank(self, size: int) -> Tensor:
         return torch.zeros(1, self._channels, size, size)

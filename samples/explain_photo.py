@@ -24,7 +24,8 @@ def main(explainer_file: str, photo: str, folder: str) -> None:
 
     saliency = explanation.on_image(0)  # [H, W] on the photo's own pixels
     assert saliency.shape == explanation.photos[0].shape[:2]
-    assert 0 <= saliency.min() and saliency.max() <= 1
+    assert saliency.min() >= 0
+    assert saliency.max() <= 1
     assert other.targets[0] == runner_up != label
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import onnx.helper
 import onnxruntime
-
 from klieg.export.autodiff import add_gradient
 
 

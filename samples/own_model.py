@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from klieg import Explainer
 from klieg.export import export_classifier
 

@@ -3,7 +3,6 @@
 python samples/sample_photos.py FOLDER
 """
 
-import shutil
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -15,8 +14,7 @@ def main(folder: Path) -> None:
     """Copy the photos."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in PHOTOS:
-        with (files("skimage.data") / name).open("rb") as source, (folder / name).open("wb") as copy:
-            shutil.copyfileobj(source, copy)
+        (folder / name).write_bytes((files("skimage.data") / name).read_bytes())
 
 
 if __name__ == "__main__":

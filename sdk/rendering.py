@@ -6,9 +6,8 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-
 from klieg.errors import InputError
+from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_net import MEAN, NAMES, STD, small_net
-
 from klieg.export import export_classifier
 from klieg.export.sources import Source, open_source
 from klieg.images.decoding import read_image
+from small_net import MEAN, NAMES, STD, small_net
 
 PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png")
 
@@ -20,9 +19,7 @@ PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png")
 def small_explainer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The explainer file of a SmallNet for 32 x 32 pixels."""
     path = tmp_path_factory.mktemp("small") / "small.onnx"
-    export_classifier(
-        small_net(), path, input_size=32, mean=MEAN, std=STD, class_names=NAMES
-    )
+    export_classifier(small_net(), path, input_size=32, mean=MEAN, std=STD, class_names=NAMES)
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+
 class SmallNet(torch.nn.Module):
     """A classifier in the shape of the large ones, quick to export: 5 classes, stride 8."""
 

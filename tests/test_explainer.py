@@ -14,8 +14,6 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_net import MEAN, NAMES, STD, small_net
-
 from klieg import Explainer
 from klieg.errors import (
     BackendError,
@@ -30,6 +28,7 @@ from klieg.errors import (
 )
 from klieg.explanation import normalise
 from klieg.export import export_classifier
+from small_net import MEAN, NAMES, STD, small_net
 
 
 @pytest.fixture
@@ -67,9 +66,7 @@ def test_methods_follow_their_formulas(explainer: Explainer) -> None:
     photo = images(1, 32, 32)
     backend_images = np.ascontiguousarray(photo.transpose(0, 3, 1, 2), dtype=np.float32)
     target = np.array([2], dtype=np.int64)
-    activation, gradient = explainer.backend.run(
-        backend_images, target, ("activation", "gradient")
-    )
+    activation, gradient = explainer.backend.run(backend_images, target, ("activation", "gradient"))
     cells = (activation * gradient).sum(axis=1)[0]
     # this net's gradient is the same everywhere, so both methods give the same cells
     for method in ("gradcam", "hirescam"):

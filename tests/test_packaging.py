@@ -37,7 +37,7 @@ def test_every_folder_is_listed() -> None:
 
 def test_wheel_equals_disk(tmp_path: Path) -> None:
     built = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, ROOT],
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if built.returncode and "setuptools" in built.stderr and "No matching" in built.stderr:

@@ -8,7 +8,6 @@ import onnx.helper as oh
 import onnxruntime
 import pytest
 import torch
-
 from klieg.errors import GradientError, UnsupportedOperatorError
 from klieg.export.autodiff import add_gradient
 
@@ -202,7 +201,7 @@ def test_branches_on_the_path_are_refused() -> None:
         "If", ["condition"], ["r"], name="fork", then_branch=inner, else_branch=inner
     )
     model = classifier(node, *HEAD, weight=WEIGHT, condition=np.array(True))
-    with pytest.raises(GradientError, match="fork|Relu|does not lead"):
+    with pytest.raises(GradientError, match=r"fork|Relu|does not lead"):
         add_gradient(model, score="logits", wrt="x")
 
 

@@ -11,12 +11,11 @@ import onnx.helper as oh
 import onnxruntime
 import pytest
 import torch
-from small_net import MEAN, NAMES, STD, small_net
-
 from klieg.errors import ExportError, OptionError, ParityError, UnsupportedOperatorError
 from klieg.explainer_file import read_explainer
 from klieg.export import export_classifier, parity
 from klieg.export.classifier import default_scales
+from small_net import MEAN, NAMES, STD, small_net
 
 
 def outputs(path: Path, size: tuple[int, int] = (32, 32), batch: int = 2) -> dict[str, np.ndarray]:
@@ -235,7 +234,10 @@ def test_onnx_without_a_rule_on_the_path(bare: onnx.ModelProto, tmp_path: Path) 
 def test_onnx_of_another_size(tmp_path: Path) -> None:
     model = oh.make_model(
         oh.make_graph(
-            [oh.make_node("GlobalAveragePool", ["x"], ["p"]), oh.make_node("Flatten", ["p"], ["y"])],
+            [
+                oh.make_node("GlobalAveragePool", ["x"], ["p"]),
+                oh.make_node("Flatten", ["p"], ["y"]),
+            ],
             "g",
             [oh.make_tensor_value_info("x", 1, ["n", 3, 32, 32])],
             [oh.make_tensor_value_info("y", 1, ["n", 3])],
@@ -255,5 +257,3 @@ def test_module_is_left_alone(tmp_path: Path) -> None:
     assert net.training
     assert net.features[2].inplace
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
-
-

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from klieg.kernels.contraction import contract
 from klieg.kernels.contraction_plain import contract_plain
 
 cases = st.fixed_dictionaries(
     {
         "channels": st.integers(1, 9),
-        "grids": st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=4),
+        "grids": st.lists(
+            st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=4
+        ),
         "size": st.tuples(st.integers(1, 50), st.integers(1, 50)),
         "tile": st.sampled_from([1, 5, 28, 64]),
         "constant": st.sampled_from(["none", "all", "some"]),

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from klieg import Explainer
 from klieg.explainer_file import read_explainer
 from klieg.export import export_classifier
@@ -36,9 +35,7 @@ def published(
     """Explain one photo with the published form in the given precision."""
     fitted, _ = fit_image(photo, sizes[0], "crop")
     image = torch.from_numpy(fitted.transpose(2, 0, 1)[None].copy()).to(dtype)
-    mean, std = (
-        torch.tensor(v, dtype=dtype).view(1, -1, 1, 1) for v in (source.mean, source.std)
-    )
+    mean, std = (torch.tensor(v, dtype=dtype).view(1, -1, 1, 1) for v in (source.mean, source.std))
     module = copy.deepcopy(original.module).to(dtype)
     return published_cameras(module, original.tap, (image / 255 - mean) / std, sizes)
 
@@ -73,7 +70,7 @@ def test_equals_the_published_form(
         error = np.abs(got.maps[i] - truth.saliency.numpy()).max()
         assert error < max(TOLERANCE, doubt)
     assert strict >= 3 if layer else strict == 4
-    assert 0 < (~got.scales_used).sum(), "no scale was dropped: a wrong class gate would not show"
+    assert (~got.scales_used).sum() > 0, "no scale was dropped: a wrong class gate would not show"
 
 
 def test_earlier_layer_has_a_gradient_that_varies(

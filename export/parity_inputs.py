@@ -1,0 +1,24 @@
+"""Seeded inputs on which an explainer is compared with its original."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def random_images(size: int, *, channels: int, seed: int) -> NDArray[np.float32]:
+    """Return two images [2, channels, size, size] in 0..255 with structure at several scales."""
+    generator = np.random.default_rng(seed)
+    image = np.zeros((2, channels, size, size))
+    for cells in (2, 5, 16, 64, size):
+        noise = generator.uniform(-1, 1, (2, channels, cells, cells))
+        place = np.arange(size) * cells // size
+        image += noise[:, :, place[:, None], place]
+    low, high = image.min(), image.max()
+    return np.asarray((image - low) / max(high - low, 1e-9) * 255, dtype=np.float32)
+
+
+def two_targets(classes: int, *, seed: int) -> list[int]:
+    """Return two classes, different ones if there are two."""
+    first, second = np.random.default_rng(seed).permutation(max(classes, 2))[:2]
+    return [int(first) % classes, int(second) % classes]
