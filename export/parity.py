@@ -54,13 +54,14 @@ def against_torch(
         The largest relative error of `logits`, `activation` and `gradient`.
     """
     session = open_session(explainer.SerializeToString())
-    errors = dict.fromkeys(("logits", "activation", "gradient"), 0.0)
+    outputs = ("logits", "activation", "gradient")
+    errors = dict.fromkeys(outputs, 0.0)
     for seed, size in enumerate(sizes):
         images = random_images(size, channels=channels, seed=seed)
         targets = two_targets(classes, seed=seed)
         feeds = {"image": images, "target": np.array(targets)}
         truth = original.reference(images, targets)
-        for name, value in zip(errors, session.run(list(errors), feeds), strict=True):
+        for name, value in zip(outputs, session.run(outputs, feeds), strict=True):
             error = relative_error(np.broadcast_to(value, truth[name].shape), truth[name])
             if name == "gradient" and LIMIT < error < KINK_LIMIT:
                 errors["gradient_float32"] = max(errors.get("gradient_float32", 0), error)

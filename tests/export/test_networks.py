@@ -55,7 +55,6 @@ def test_network(name: str, default: str, earlier: str, size: int, tmp_path: Pat
         assert not report.fixed_size
         assert report.parity["logits"] < 1e-4
         assert report.parity["gradient"] < (1e-5 if layer is None else 1e-3)
-        print(name, layer, report.parity)
     gradient = read_explainer(tmp_path / "net.onnx").facts.outputs["gradient"]
     assert gradient.shape[2:] == ("rows", "columns"), "the earlier layer's gradient varies in space"
     with Explainer(tmp_path / "net.onnx") as explainer:
