@@ -175,7 +175,7 @@ def test_png_without_all_its_rows_is_refused(read):
 
 def test_a_side_that_opencv_does_not_take_is_refused(read):
     long = 2**20 + 1
-    with pytest.raises(ImageDecodeError, match=r"cannot be decoded.*CV_IO_MAX_IMAGE"):
+    with pytest.raises(ImageDecodeError, match="cannot be decoded"):
         read(png(long, 1, 0, bytes(1 + long)))
 
 
