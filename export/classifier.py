@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+
 from klieg.atomic import atomic_path
 from klieg.errors import ExportError, OptionError
 from klieg.explainer_file import ExplainerInfo

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 import onnx_ir as ir
+
 from klieg.errors import ExportError
 from klieg.export.autodiff.emitter import Emitter, graph_values
 from klieg.export.session import open_session

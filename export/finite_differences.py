@@ -15,10 +15,11 @@ import numpy as np
 import onnx
 import onnx.helper
 import onnx.reference
+from numpy.typing import NDArray
+
 from klieg.export.float64 import doubled, evaluator, in_float64
 from klieg.export.parity_inputs import random_images, two_targets
 from klieg.export.session import open_session
-from numpy.typing import NDArray
 
 DIRECTIONS: Final = 4
 STEP: Final = 1e-6

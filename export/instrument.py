@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
 from klieg.errors import ExportError
 from klieg.export.autodiff.emitter import Emitter, dims, graph_values
 from klieg.export.autodiff.gradient import differentiate
-from onnx_ir.passes import common as passes
 
 
 def instrument(

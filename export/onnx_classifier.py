@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import onnx
 import onnx_ir as ir
+
 from klieg.errors import ExportError
 from klieg.export.autodiff.emitter import Emitter, dims
 from klieg.export.autodiff.engine import describe

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
+
 from klieg.errors import ParityError
 from klieg.export.finite_differences import gradient_error
 from klieg.export.float64 import evaluator, in_float64
 from klieg.export.onnx_classifier import GraphClassifier, with_final_operator
 from klieg.export.parity_inputs import random_images, two_targets
 from klieg.export.session import open_session
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from klieg.export.torch_classifier import TorchClassifier

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from klieg.export.torch_tap import Tap, run_tapped
 from torch.nn import functional
+
+from klieg.export.torch_tap import Tap, run_tapped
 
 Tensor = torch.Tensor
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
+
 from klieg.errors import ExportError
 from klieg.export.feature_maps import last_feature_map
 from klieg.export.onnx_classifier import larger_size
@@ -26,7 +28,6 @@ from klieg.export.torch_tap import (
     logits_of,
     run_tapped,
 )
-from numpy.typing import NDArray
 
 Tensor = torch.Tensor
 Array = NDArray[np.float32]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from klieg.errors import ExportError
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+from klieg.errors import ExportError
 
 Tensor = torch.Tensor
 

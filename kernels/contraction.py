@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from klieg.kernels.interpolation import bilinear_weights, enlarge
 from numpy.typing import NDArray
+
+from klieg.kernels.interpolation import bilinear_weights, enlarge
 
 Array = NDArray[np.float32]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from klieg.kernels.interpolation import enlarge
 from numpy.typing import NDArray
+
+from klieg.kernels.interpolation import enlarge
 
 
 def contract_plain(

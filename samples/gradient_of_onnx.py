@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx.helper
 import onnxruntime
+
 from klieg.export.autodiff import add_gradient
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from klieg import Explainer
 from klieg.export import export_classifier
 

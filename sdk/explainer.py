@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
+
 from klieg.backends import Backend, open_backend
 from klieg.errors import ImageError, InputError, OptionError, TargetError
 from klieg.explainer_file import ExplainerInfo, read_explainer
@@ -21,7 +23,6 @@ from klieg.images.fitting import Fit, Placement, fit_image
 from klieg.methods import METHODS
 from klieg.methods.passes import Passes
 from klieg.targets import Target, is_single, paired, resolve_target
-from numpy.typing import NDArray
 
 Image = NDArray[Any] | str | os.PathLike[str]
 """One photo: [H, W, 3] RGB in 0..255, or the path of a JPEG, PNG or BMP file."""
@@ -219,10 +220,12 @@ class Explainer:
     def _explain_batch(
         self, batch: Sequence[_Loaded], method: str, sizes: tuple[int, ...]
     ) -> Explanation:
-        images = np.stack([loaded.fitted for loaded in batch]).transpose(0, 3, 1, 2)
+        images = np.empty((len(batch), self._channels, sizes[0], sizes[0]), dtype=np.float32)
+        for image, loaded in zip(images, batch, strict=True):
+            image[...] = loaded.fitted.transpose(2, 0, 1)
         targets = np.array([loaded.target for loaded in batch], dtype=np.int64)
         function = METHODS[method].function
-        result = function(Passes(self._backend), np.ascontiguousarray(images), targets, sizes)
+        result = function(Passes(self._backend), images, targets, sizes)
         maps, degenerate = normalise(result.raw)
         return Explanation(
             maps=maps,

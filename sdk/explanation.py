@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from klieg.explainer_file import Probability
 from klieg.images.fitting import Placement
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,11 @@ def normalise(raw: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np
     low = positive.min(axis=(1, 2), keepdims=True)
     span = positive.max(axis=(1, 2), keepdims=True) - low
     # A sum over a thousand channels in float32 is exact to about 1e-6 of its largest term.
-    noise = 1e-6 * np.abs(raw).max(axis=(1, 2), keepdims=True)
-    flat = span <= noise
-    maps = np.where(flat, 0, (positive - low) / np.where(flat, 1, span))
-    return maps.astype(np.float32), flat[:, 0, 0]
+    largest = np.maximum(positive.max(axis=(1, 2)), -raw.min(axis=(1, 2)))[:, None, None]
+    flat = span <= 1e-6 * largest
+    maps = (positive - low) / np.where(flat, 1, span)
+    maps[flat[:, 0, 0]] = 0
+    return maps, flat[:, 0, 0]
 
 
 def concatenate(parts: Sequence[Explanation]) -> Explanation:

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
-from klieg.errors import InputError
 from numpy.typing import NDArray
+
+from klieg.errors import InputError
 
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+
 from klieg.atomic import atomic_path
 from klieg.methods import METHODS
 from klieg.rendering import overlay
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from klieg.explanation import Explanation

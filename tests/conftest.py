@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from klieg.export import export_classifier
 from klieg.export.sources import Source, open_source
 from klieg.images.decoding import read_image

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from klieg import Explainer
 from klieg.errors import (
     BackendError,

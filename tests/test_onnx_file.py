@@ -10,6 +10,7 @@ import onnx.helper as oh
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from klieg.errors import ExplainerFileError, UnsafeFileError
 from klieg.onnx_file import TensorType, read_onnx
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
-from klieg.errors import GradientError
 from numpy.typing import NDArray
+
+from klieg.errors import GradientError
 
 Operand = ir.Value | NDArray[Any] | float | int | Sequence[int] | None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
+
 from klieg.errors import GradientError, UnsupportedOperatorError
 from klieg.export.autodiff.emitter import Emitter, dims
 
@@ -22,6 +23,8 @@ class Cotangent:
 
     value: ir.Value
     constant_axes: frozenset[int] = frozenset()
+    hot: ir.Value | None = None
+    """The class [batch] of which `value` is the one-hot code: a product with it is a row."""
 
     def expanded(self, op: Emitter, like: ir.Value) -> ir.Value:
         """Return the gradient in the full shape of `like`."""
@@ -117,7 +120,7 @@ def pull_back(
     graph: ir.Graph,
     *,
     score: ir.Value,
-    seed: ir.Value,
+    seed: Cotangent,
     wrt: ir.Value,
     rules: Mapping[str, Rule],
 ) -> Cotangent:
@@ -139,7 +142,7 @@ def pull_back(
     path, active = _path(graph, wrt, score)
     _check_rules(path, rules)
     contributions: dict[ir.Value, list[Cotangent]] = defaultdict(list)
-    contributions[score].append(Cotangent(seed))
+    contributions[score].append(seed)
     for node in reversed(path):
         cotangents = tuple(_total(op, contributions[output]) for output in node.outputs)
         if not any(cotangents):

@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
 from klieg.errors import GradientError
 from klieg.export.autodiff.emitter import Emitter, dims, graph_values
 from klieg.export.autodiff.engine import Cotangent, Rule, pull_back
@@ -24,7 +26,8 @@ def add_gradient(model: onnx.ModelProto, *, score: str, wrt: str) -> onnx.ModelP
 
     The result computes, next to everything the model did before, d score[b, target[b]] / d wrt for
     every sample b of the batch. It consists of ordinary forward operators at opset 18, so any
-    engine that runs the model also runs its gradient. Dynamic axes stay dynamic.
+    engine that runs the model also runs its gradient. Dynamic axes stay dynamic. Operators that no
+    output needs are left out.
 
     Args:
         model: An inference graph in which samples do not influence one another; it is not changed.
@@ -33,8 +36,8 @@ def add_gradient(model: onnx.ModelProto, *, score: str, wrt: str) -> onnx.ModelP
 
     Returns:
         A copy of the model with one more input `target`, int64 [batch], where -1 stands for the
-        class with the largest score, and one more output `gradient` of the shape of `wrt`. A target
-        outside -1..classes-1 gives a zero gradient: range-check it before the call.
+        class with the largest score, and one more output `gradient` of the shape of `wrt`. What a
+        target outside -1..classes-1 does is the engine's affair: range-check it before the call.
 
     Raises:
         GradientError: the model is malformed or already has a tensor `target` or `gradient`;
@@ -51,6 +54,7 @@ def add_gradient(model: onnx.ModelProto, *, score: str, wrt: str) -> onnx.ModelP
     gradient.name = GRADIENT
     gradient.shape = wrt_value.shape
     graph.outputs.append(gradient)
+    RemoveUnusedNodesPass()(graph_model)
     return ir.to_proto(graph_model)
 
 
@@ -89,7 +93,7 @@ def differentiate(
     chosen = op.Where(op.Less(target, 0), predicted, target)
     numpy_type = (score.dtype or ir.DataType.FLOAT).numpy()
     off_on = op.constant(np.array([0, 1], dtype=numpy_type))
-    seed = op.OneHot(chosen, classes, off_on, axis=-1)
+    seed = Cotangent(op.OneHot(chosen, classes, off_on, axis=-1), hot=chosen)
     return pull_back(op, graph, score=score, seed=seed, wrt=wrt, rules=rules)
 
 

@@ -8,8 +8,9 @@ import onnx
 import onnx.shape_inference
 import onnx.version_converter
 import onnx_ir as ir
-from klieg.errors import GradientError
 from onnx_ir.passes import common as passes
+
+from klieg.errors import GradientError
 
 OPSET: Final = 18
 """Opset of everything klieg writes: accepted by TensorRT 10 and later and by ONNX Runtime."""

@@ -7,9 +7,10 @@ from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+
 from klieg.errors import OptionError
 from klieg.explainer_file import ExplainerFile
-from numpy.typing import NDArray
 
 
 class Backend(Protocol):

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from klieg.errors import BackendError
 from klieg.explainer_file import ExplainerFile
-from numpy.typing import NDArray
 
 DEFAULT_PROVIDERS: Final = ("CPUExecutionProvider",)
 
@@ -40,14 +41,15 @@ class OnnxRuntimeBackend:
         options = ort.SessionOptions()
         options.log_severity_level = 3  # errors reach the caller as exceptions
         options.enable_mem_pattern = False  # plans memory for one image size, ours change
-        # Threads that wait spinning would take the cores from what klieg computes in between.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
             self._session: Any = ort.InferenceSession(file.data, options, providers=wanted)
         except Exception as error:
             raise BackendError(f"ONNX Runtime cannot load {file.path}: {error}") from error
+        # The session keeps the file's bytes in case it has to start over with other providers,
+        # which is never asked of it here: free a copy of all weights.
+        self._session._model_bytes = None
         active = self._session.get_providers()
         if active[0] != wanted[0]:
             raise BackendError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+
 from klieg.cli.bench import bench
 from klieg.cli.doctor import doctor
 from klieg.cli.explain import explain

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 import numpy as np
-from klieg.cli.failure import reported
 from numpy.typing import NDArray
+
+from klieg.cli.failure import reported
 
 if TYPE_CHECKING:
     from klieg.explainer import Explainer

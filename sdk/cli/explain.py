@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from klieg.cli.failure import reported
 
 if TYPE_CHECKING:

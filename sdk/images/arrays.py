@@ -1,6 +1,7 @@
 """Checks an image that comes as an array."""
 
 import numpy as np
+
 from klieg.errors import ImageError
 
 
@@ -15,6 +16,8 @@ def as_image(array: np.ndarray) -> np.ndarray:  # [H, W, 3] uint8 or float32 RGB
         ImageError: The array is no such image; the message says what to change.
     """
     _check_layout(array)
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
     if array.dtype.kind in "iu":
         _check_range(array.min(), array.max())
         return np.ascontiguousarray(array, dtype=np.uint8)

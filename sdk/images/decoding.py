@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
+
 from klieg.errors import ImageDecodeError, ImageTooLargeError
 
 MAX_PIXELS = 64_000_000

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
+
 from klieg.errors import InputError, OptionError
 
 Fit = Literal["crop", "letterbox", "stretch"]
@@ -77,11 +78,15 @@ def fit_image(
     smaller = target._replace(
         height=min(seen.height, target.height), width=min(seen.width, target.width)
     )
+    placement = Placement(height=height, width=width, size=size, seen=seen, target=target)
     part = _resize(part, smaller, cv2.INTER_AREA).astype(np.float32)
-    part = _resize(part, target, cv2.INTER_CUBIC).clip(0, 255)  # cubic overshoots at edges
+    if smaller != target:
+        part = _resize(part, target, cv2.INTER_CUBIC).clip(0, 255)  # cubic overshoots at edges
+    if part.shape[:2] == (size, size):
+        return part, placement
     fitted = np.full((size, size, 3), PADDING, np.float32)
     fitted[target.slices] = part
-    return fitted, Placement(height=height, width=width, size=size, seen=seen, target=target)
+    return fitted, placement
 
 
 def _boxes(height: int, width: int, size: int, fit: Fit) -> tuple[Box, Box]:

@@ -8,10 +8,11 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from klieg.methods.cameras import cameras
 from klieg.methods.passes import Passes, RawMaps
 from klieg.methods.single_scale import gradcam, hirescam
-from numpy.typing import NDArray
 
 MethodFunction = Callable[[Passes, NDArray[np.float32], NDArray[np.int64], Sequence[int]], RawMaps]
 """(passes, images [B, C, S, S], targets [B] or -1, sizes with sizes[0] = S) -> raw maps."""

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+
 from klieg.kernels.contraction import contract
 from klieg.methods.passes import Array, Passes, RawMaps, chosen_classes
-from numpy.typing import NDArray
 
 
 def cameras(
@@ -35,8 +36,9 @@ def cameras(
     used = np.ones((len(images), len(sizes)), dtype=np.bool_)
     activations = [[activation] for activation in first.activation]
     gradients = [[gradient] for gradient in first.gradient]
-    for scale, size in enumerate(sizes[1:], start=1):
-        larger = passes(enlarge_images(images, size), classes)
+    # Largest first: what the engine's allocator keeps for it then serves all smaller ones.
+    for scale in range(len(sizes) - 1, 0, -1):
+        larger = passes(enlarge_images(images, sizes[scale]), classes)
         used[:, scale] = (targets >= 0) | (larger.logits.argmax(axis=1) == classes)
         for image in np.flatnonzero(used[:, scale]):
             activations[image].append(larger.activation[image])

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from klieg.backends import Backend
 from klieg.errors import NumericalError
-from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 

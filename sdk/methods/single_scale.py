@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
 from klieg.kernels.interpolation import enlarge
 from klieg.methods.passes import Array, Passes, RawMaps, chosen_classes
-from numpy.typing import NDArray
 
 
 def gradcam(

@@ -14,6 +14,7 @@ import onnx
 import onnx.helper
 import pytest
 from click.testing import CliRunner, Result
+
 from klieg.cli import main
 from klieg.cli.doctor import IDENTITY_MODEL
 

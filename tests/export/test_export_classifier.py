@@ -11,6 +11,7 @@ import onnx.helper as oh
 import onnxruntime
 import pytest
 import torch
+
 from klieg.errors import ExportError, OptionError, ParityError, UnsupportedOperatorError
 from klieg.explainer_file import read_explainer
 from klieg.export import export_classifier, parity

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+
 from klieg import Explainer
 from klieg.explainer_file import read_explainer
 from klieg.export import export_classifier

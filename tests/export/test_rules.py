@@ -11,9 +11,10 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from klieg.errors import GradientError, UnsupportedOperatorError
 from klieg.export.autodiff.emitter import Emitter
-from klieg.export.autodiff.engine import pull_back
+from klieg.export.autodiff.engine import Cotangent, pull_back
 from klieg.export.autodiff.gradient import find_tensor
 from klieg.export.autodiff.normal_form import normal_form
 from klieg.export.autodiff.rules import STANDARD_RULES
@@ -71,7 +72,7 @@ def check(op_type: str, inputs: dict[str, np.ndarray], wrt: str, **options: Any)
             op,
             model.graph,
             score=find_tensor(model.graph, "y"),
-            seed=op.constant(seed),
+            seed=Cotangent(op.constant(seed)),
             wrt=value,
             rules=STANDARD_RULES,
         )
@@ -374,7 +375,7 @@ def test_unsupported_operator_is_named() -> None:
             op,
             model.graph,
             score=find_tensor(model.graph, "y"),
-            seed=op.constant(numbers(3)),
+            seed=Cotangent(op.constant(numbers(3))),
             wrt=find_tensor(model.graph, "x"),
             rules=STANDARD_RULES,
         )

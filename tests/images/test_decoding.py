@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from klieg.errors import ImageDecodeError, ImageError, ImageTooLargeError
 from klieg.images import decoding
 from klieg.images.decoding import read_image

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from klieg.errors import InputError, OptionError
 from klieg.images.fitting import PADDING, fit_image
 

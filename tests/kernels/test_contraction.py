@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from klieg.kernels.contraction import contract
 from klieg.kernels.contraction_plain import contract_plain
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from klieg.kernels.interpolation import bilinear_weights, enlarge
 
 sizes = st.integers(1, 40)

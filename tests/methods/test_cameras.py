@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from klieg import Explainer
 from klieg.explainer_file import read_explainer
 from klieg.export import export_classifier

@@ -7,6 +7,7 @@ free to fuse the activation into the operator before it.
 from __future__ import annotations
 
 import onnx_ir as ir
+
 from klieg.export.autodiff.engine import Pullback, Rule
 
 

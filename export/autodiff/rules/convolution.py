@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import onnx_ir as ir
+
 from klieg.export.autodiff.emitter import dims
 from klieg.export.autodiff.engine import Pullback, Rule
 from klieg.export.autodiff.rules.window import scatter, window_of

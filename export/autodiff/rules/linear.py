@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+
 from klieg.export.autodiff.emitter import dims
 from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
 
@@ -14,7 +15,11 @@ def gemm(at: Pullback) -> ir.Value | Cotangent:
     """
     alpha, beta = float(at.attribute("alpha", 1.0)), float(at.attribute("beta", 1.0))
     a_turned, b_turned = int(at.attribute("transA", 0)), int(at.attribute("transB", 0))
-    op, g = at.op, at.g
+    op = at.op
+    if at.index == 0 and at.compact.hot is not None and not a_turned:
+        row = _row(at, at.input(1), at.compact.hot, turned=bool(b_turned))
+        return row if alpha == 1 else op.Mul(row, alpha)
+    g = at.g
     if at.index == 2:
         return at.summed_to_input(Cotangent(g if beta == 1 else op.Mul(g, beta)))
     if at.index == 0:
@@ -33,9 +38,17 @@ def matmul(at: Pullback) -> ir.Value:
     a, b = at.input(0), at.input(1)
     if min(len(dims(a)), len(dims(b))) < 2:
         raise at.unsupported("a product with a vector (rank 1) has no rule")
+    if at.index == 0 and at.compact.hot is not None and len(dims(b)) == 2:
+        return _row(at, b, at.compact.hot, turned=False)
     if at.index == 0:
         return _sum_leading(at, at.op.MatMul(at.g, _turned(at, b)))
     return _sum_leading(at, at.op.MatMul(_turned(at, a), at.g))
+
+
+def _row(at: Pullback, weight: ir.Value, hot: ir.Value, *, turned: bool) -> ir.Value:
+    """Return g B^T for one-hot g: one row of B^T, read in place of multiplied with all others."""
+    columns_are_classes = weight if turned else at.op.Transpose(weight, perm=[1, 0])
+    return at.op.Gather(columns_are_classes, hot, axis=0)
 
 
 def _turned(at: Pullback, matrix: ir.Value) -> ir.Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from klieg.export.autodiff.emitter import dims, numpy_constant
 from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
 

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+
 from klieg.export.autodiff.emitter import dims
 from klieg.export.autodiff.engine import Pullback, Rule
 from klieg.export.autodiff.rules.window import Window, scatter, window_of
-from numpy.typing import NDArray
 
 _PER_CHANNEL: Final = [-1, 1]  # [batch * channels, 1, ...]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+
 from klieg.export.autodiff.emitter import dims, numpy_constant
 from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
 

@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 import onnx_ir as ir
+
 from klieg.export.autodiff.emitter import dims, numpy_constant
 from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
 

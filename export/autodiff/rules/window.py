@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+
 from klieg.export.autodiff.emitter import dims
 from klieg.export.autodiff.engine import Pullback
-from numpy.typing import NDArray
 
 Sizes = NDArray[np.int64]  # [spatial axes]
 
