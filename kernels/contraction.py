@@ -105,9 +105,12 @@ def _stack(scales: Sequence[Array], grids: Sequence[tuple[int, int]]) -> Array:
 def _contract_constant(
     activations: Sequence[Array], gradients: Sequence[Array], size: tuple[int, int]
 ) -> Array:
-    """Take the channel sum first: with W constant in space, map = mean_t enlarge(W . A_t)."""
+    """Take the channel sum first: with W constant in space, map = mean_t enlarge(W . A_t).
+
+    einsum, for the reason given in `interpolation.enlarge`.
+    """
     mean_gradient = np.mean([gradient[:, 0, 0] for gradient in gradients], axis=0)  # [K]
     total = np.zeros(size, dtype=np.float32)
     for activation in activations:
-        total += enlarge(np.tensordot(mean_gradient, activation, axes=1), *size)
+        total += enlarge(np.einsum("k,khw->hw", mean_gradient, activation), *size)
     return np.asarray(total / len(activations), dtype=np.float32)

@@ -101,13 +101,15 @@ def normalise(raw: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np
         maps [B, H, W] in 0..1, and degenerate [B]: True, with a map of zeros, where the range of
         relu(raw) is no more than the rounding of its own computation.
     """
-    positive = np.maximum(raw, 0)
-    low = positive.min(axis=(1, 2), keepdims=True)
-    span = positive.max(axis=(1, 2), keepdims=True) - low
+    flattened = raw.reshape(len(raw), -1)
+    lowest, highest = flattened.min(axis=1)[:, None, None], flattened.max(axis=1)[:, None, None]
+    low = np.maximum(lowest, 0)
+    span = np.maximum(highest, 0) - low
     # A sum over a thousand channels in float32 is exact to about 1e-6 of its largest term.
-    largest = np.maximum(positive.max(axis=(1, 2)), -raw.min(axis=(1, 2)))[:, None, None]
-    flat = span <= 1e-6 * largest
-    maps = (positive - low) / np.where(flat, 1, span)
+    flat = span <= 1e-6 * np.maximum(highest, -lowest)
+    maps = np.maximum(raw, low)
+    maps -= low
+    maps /= np.where(flat, 1, span)
     maps[flat[:, 0, 0]] = 0
     return maps, flat[:, 0, 0]
 

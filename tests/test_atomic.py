@@ -25,9 +25,14 @@ def test_complete_file_takes_its_place(tmp_path: Path) -> None:
 def test_failure_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     final = tmp_path / "result.png"
     final.write_text("old")
-    with pytest.raises(error), atomic_path(final) as temporary:
-        temporary.write_text("half")
-        raise error
+
+    def write() -> None:
+        with atomic_path(final) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write()
     assert final.read_text() == "old"
     assert os.listdir(tmp_path) == ["result.png"]
 

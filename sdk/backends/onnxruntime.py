@@ -38,11 +38,7 @@ class OnnxRuntimeBackend:
                 f"this build of ONNX Runtime has no {missing}, it offers "
                 f"{ort.get_available_providers()}; for CUDA: pip install 'klieg[gpu]'"
             )
-        options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors reach the caller as exceptions
-        options.enable_mem_pattern = False  # plans memory for one image size, ours change
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        options = session_options(threads)
         try:
             self._session: Any = ort.InferenceSession(file.data, options, providers=wanted)
         except Exception as error:
@@ -82,6 +78,22 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """See `Backend`."""
         self._session = None
+
+
+def session_options(threads: int | None) -> Any:
+    """Return the options of a session for images of changing sizes.
+
+    Args:
+        threads: Threads of one inference; None for all cores.
+    """
+    options = _import().SessionOptions()
+    options.log_severity_level = 3  # errors reach the caller as exceptions
+    options.enable_mem_pattern = False  # plans memory for one image size, ours change
+    # Threads that still wait spinning take the cores from what klieg computes in between.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
 
 
 def _import() -> Any:

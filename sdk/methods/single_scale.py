@@ -21,7 +21,7 @@ def gradcam(
     """
     return _one_pass(
         passes, images, targets, sizes,
-        lambda a, w: np.tensordot(w.mean(axis=(1, 2)), a, axes=1),
+        lambda a, w: np.einsum("k,khw->hw", w.mean(axis=(1, 2)), a),
     )  # fmt: skip
 
 
@@ -40,14 +40,15 @@ def _one_pass(
     images: Array,
     targets: NDArray[np.int64],
     sizes: Sequence[int],
-    fuse: Callable[[Array, Array], NDArray[np.floating]],
+    fuse: Callable[[Array, Array], Array],
 ) -> RawMaps:
     result = passes(images, targets)
-    cells = np.stack(
-        [fuse(a, w) for a, w in zip(result.activation, result.gradient, strict=True)]
-    ).astype(np.float32)  # [B, h, w]
+    maps = [
+        enlarge(fuse(a, w), sizes[0], sizes[0])
+        for a, w in zip(result.activation, result.gradient, strict=True)
+    ]
     return RawMaps(
-        raw=enlarge(cells, sizes[0], sizes[0]),
+        raw=np.stack(maps),
         logits=result.logits,
         targets=chosen_classes(result.logits, targets),
         scales_used=np.ones((len(images), 1), dtype=np.bool_),
