@@ -65,9 +65,11 @@ def published_cameras(
         if chosen is None:
             chosen = predicted
         (gradient,) = torch.autograd.grad(logits[0, chosen], activation)
+        activation = activation.detach()
+        del logits  # and with it the graph, so that its memory is not counted against the method
         used.append(target is not None or predicted == chosen)
         if used[-1]:
-            for kept, tensor in ((activations, activation.detach()), (gradients, gradient)):
+            for kept, tensor in ((activations, activation), (gradients, gradient)):
                 kept.append(
                     functional.interpolate(tensor, full, mode="bilinear", align_corners=False)
                 )

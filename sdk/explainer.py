@@ -20,8 +20,8 @@ from klieg.explanation import Explanation, concatenate, normalise
 from klieg.images.arrays import as_image
 from klieg.images.decoding import read_image
 from klieg.images.fitting import Fit, Placement, fit_image
-from klieg.methods import METHODS
 from klieg.methods.passes import Passes
+from klieg.methods.table import METHODS
 from klieg.targets import Target, is_single, paired, resolve_target
 
 Image = NDArray[Any] | str | os.PathLike[str]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.atomic import atomic_path
-from klieg.methods import METHODS
+from klieg.methods.table import METHODS
 from klieg.rendering import overlay
 
 if TYPE_CHECKING:
