@@ -13,10 +13,12 @@ from pathlib import Path
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes its place when the block ends well.
 
-    The temporary name keeps the suffix, for writers that look at it. If the block raises, the
-    temporary file is removed and an existing file at `path` stays as it was.
+    Missing folders are created. The temporary name keeps the suffix, for writers that look at it.
+    If the block raises, the temporary file is removed and an existing file at `path` stays as it
+    was.
     """
     final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.stem}-{secrets.token_hex(6)}{final.suffix}")
     try:
         yield temporary

@@ -43,6 +43,12 @@ def test_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path)
 
 
+def test_missing_folders_are_created(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a" / "b" / "x") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "a" / "b" / "x").read_text() == "new"
+
+
 def test_ordinary_permissions(tmp_path: Path) -> None:
     previous = os.umask(0o022)
     try:
