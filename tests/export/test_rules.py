@@ -1,103 +1,19 @@
-"""Every rule against finite differences in float64, run by ONNX's own reference implementation."""
+"""Every other rule against finite differences in float64."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx.helper
-import onnx_ir as ir
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from gradient_check import check, model_of, numbers
 from klieg.errors import GradientError, UnsupportedOperatorError
 from klieg.export.autodiff.emitter import Emitter
 from klieg.export.autodiff.engine import Cotangent, pull_back
 from klieg.export.autodiff.gradient import find_tensor
 from klieg.export.autodiff.normal_form import normal_form
 from klieg.export.autodiff.rules import STANDARD_RULES
-from klieg.export.float64 import evaluator
-
-STEP = 1e-6
-TOLERANCE = 1e-7  # central differences in float64: STEP**2 + 1e-16 / STEP, with room for large sums
-
-
-def model_of(
-    op_type: str,
-    inputs: dict[str, np.ndarray],
-    *,
-    dynamic: bool,
-    constants: dict[str, np.ndarray] | None = None,
-    order: list[str] | None = None,
-    **attributes: Any,
-) -> onnx.ModelProto:
-    """Return a model of one node in float64; `order` names its operands, "" leaves one out."""
-    constants = constants or {}
-    operands = order or [*inputs, *constants]
-    node = onnx.helper.make_node(op_type, operands, ["y"], name="the_node", **attributes)
-    graph = onnx.helper.make_graph(
-        [node],
-        "one_node",
-        [
-            onnx.helper.make_tensor_value_info(
-                name,
-                onnx.TensorProto.DOUBLE,
-                [
-                    f"{name}{axis}" if dynamic and axis != 1 and size != 1 else size
-                    for axis, size in enumerate(value.shape)
-                ],
-            )
-            for name, value in inputs.items()
-        ],
-        [onnx.helper.make_empty_tensor_value_info("y")],
-        initializer=[onnx.numpy_helper.from_array(v, name) for name, v in constants.items()],
-    )
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
-
-
-def check(op_type: str, inputs: dict[str, np.ndarray], wrt: str, **options: Any) -> None:
-    """Compare the gradient of sum(seed * y) by `wrt` with finite differences at every element."""
-    for dynamic in (False, True):
-        proto = model_of(op_type, inputs, dynamic=dynamic, **options)
-        forward = evaluator(proto)
-        (y,) = forward.run(None, inputs)
-        seed = np.random.default_rng(1).standard_normal(y.shape)
-
-        model = normal_form(proto)
-        op = Emitter(model.graph)
-        value = find_tensor(model.graph, wrt)
-        total = pull_back(
-            op,
-            model.graph,
-            score=find_tensor(model.graph, "y"),
-            seed=Cotangent(op.constant(seed)),
-            wrt=value,
-            rules=STANDARD_RULES,
-        )
-        model.graph.outputs.clear()
-        model.graph.outputs.append(total.expanded(op, value))
-        (got,) = evaluator(ir.to_proto(model)).run(None, inputs)
-
-        want = np.empty_like(inputs[wrt])
-        for place in np.ndindex(want.shape):
-            sides = []
-            for sign in (1, -1):
-                moved = {k: v.copy() for k, v in inputs.items()}
-                moved[wrt][place] += sign * STEP
-                sides.append((forward.run(None, moved)[0] * seed).sum())
-            want[place] = (sides[0] - sides[1]) / (2 * STEP)
-        assert got.shape == want.shape
-        np.testing.assert_allclose(got, want, atol=TOLERANCE * max(1, np.abs(want).max()), rtol=0)
-
-
-def numbers(*shape: int, seed: int = 0) -> np.ndarray:
-    """Return normal numbers with no two nearly equal, so that no step crosses a kink or a tie."""
-    generator = np.random.default_rng(seed)
-    count = int(np.prod(shape))
-    spread = np.linspace(-2, 2, count + 2)[1:-1] + 0.01 / (count + 1)
-    return generator.permutation(spread).reshape(shape)
 
 
 @pytest.mark.parametrize(
@@ -260,110 +176,6 @@ def test_batch_normalization() -> None:
         "variance": generator.uniform(0.1, 2, 3),
     }
     check("BatchNormalization", {"x": numbers(2, 3, 2, 4)}, "x", constants=constants, epsilon=0.01)
-
-
-convolutions = st.fixed_dictionaries(
-    {
-        "size": st.tuples(st.integers(1, 9), st.integers(1, 9)),
-        "kernel": st.tuples(st.integers(1, 4), st.integers(1, 3)),
-        "strides": st.tuples(st.integers(1, 3), st.integers(1, 3)),
-        "dilations": st.tuples(st.integers(1, 2), st.integers(1, 2)),
-        "pads": st.tuples(*[st.integers(0, 2)] * 4),
-        "group": st.sampled_from([1, 2]),
-        "batch": st.sampled_from([1, 2]),
-    }
-)
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(convolutions)
-def test_conv(case: dict[str, Any]) -> None:
-    covered = [
-        n + b + e - d * (k - 1) - 1
-        for n, k, d, b, e in zip(
-            case["size"], case["kernel"], case["dilations"], case["pads"][:2], case["pads"][2:],
-            strict=True,
-        )
-    ]  # fmt: skip
-    if min(covered) < 0:
-        return  # the window does not fit: no such model exists
-    group = case["group"]
-    weight = numbers(2 * group, 2, *case["kernel"], seed=1)
-    check(
-        "Conv",
-        {"x": numbers(case["batch"], 2 * group, *case["size"])},
-        "x",
-        constants={"w": weight},
-        strides=case["strides"],
-        dilations=case["dilations"],
-        pads=case["pads"],
-        group=group,
-    )
-
-
-@pytest.mark.parametrize("automatic", ["SAME_UPPER", "SAME_LOWER", "VALID"])
-def test_conv_automatic_padding(automatic: str) -> None:
-    check(
-        "Conv", {"x": numbers(1, 2, 5, 6)}, "x", constants={"w": numbers(3, 2, 3, 2, seed=1)},
-        auto_pad=automatic,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("spatial", [(5,), (3, 4, 5)])
-def test_conv_one_and_three_axes(spatial: tuple[int, ...]) -> None:
-    kernel = [2] * len(spatial)
-    check(
-        "Conv", {"x": numbers(1, 2, *spatial)}, "x", strides=[2] * len(spatial),
-        constants={"w": numbers(2, 2, *kernel, seed=1)},
-    )  # fmt: skip
-
-
-pools = st.fixed_dictionaries(
-    {
-        "size": st.tuples(st.integers(1, 8), st.integers(1, 8)),
-        "kernel": st.tuples(st.integers(1, 3), st.integers(1, 3)),
-        "strides": st.tuples(st.integers(1, 3), st.integers(1, 3)),
-        "pads": st.tuples(*[st.integers(0, 1)] * 4),
-        "include": st.booleans(),
-    }
-)
-
-
-def _fits(case: dict[str, Any]) -> bool:
-    pads = case["pads"]
-    return all(
-        n + pads[i] + pads[i + 2] >= k and max(pads[i], pads[i + 2]) < k
-        for i, (n, k) in enumerate(zip(case["size"], case["kernel"], strict=True))
-    )
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(pools)
-def test_max_pool(case: dict[str, Any]) -> None:
-    if _fits(case):
-        check(
-            "MaxPool", {"x": numbers(2, 2, *case["size"])}, "x",
-            kernel_shape=case["kernel"], strides=case["strides"], pads=case["pads"],
-        )  # fmt: skip
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(pools)
-def test_average_pool(case: dict[str, Any]) -> None:
-    if _fits(case):
-        check(
-            "AveragePool", {"x": numbers(2, 2, *case["size"])}, "x",
-            kernel_shape=case["kernel"], strides=case["strides"], pads=case["pads"],
-            count_include_pad=int(case["include"]),
-        )  # fmt: skip
-
-
-@pytest.mark.parametrize("size", [(5, 6), (6, 8), (7, 4)])
-def test_max_pool_ceil_mode(size: tuple[int, int]) -> None:
-    check(
-        "MaxPool", {"x": numbers(1, 2, *size)}, "x",
-        kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1,
-    )  # fmt: skip
 
 
 def test_unsupported_operator_is_named() -> None:
