@@ -1,4 +1,4 @@
-"""Running ONNX graphs in float64: ONNX's reference implementation, windows slid by torch.
+"""Running ONNX graphs in float64: ONNX's reference implementation, some operators by torch.
 
 onnx.reference computes grouped transposed convolutions and some padded pools wrongly (onnx 1.23),
 and slides windows in Python loops.
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 def evaluator(model: onnx.ModelProto) -> onnx.reference.ReferenceEvaluator:
     """Return an evaluator of a model."""
     return onnx.reference.ReferenceEvaluator(
-        model, new_ops=[AveragePool, Conv, ConvTranspose, MaxPool]
+        model, new_ops=[AveragePool, Conv, ConvTranspose, Erf, MaxPool]
     )
 
 
@@ -125,6 +125,15 @@ class AveragePool(OpRun):
         )
         number = slide.cut(ones, 0).sum(dim=axes)
         return ((slide.windows(x, 0).sum(dim=axes) / number).numpy(),)
+
+
+class Erf(OpRun):
+    """Error function; onnx.reference rounds it to float32."""
+
+    op_domain = ""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (torch.special.erf(_tensor(x)).numpy(),)
 
 
 class _Slide:

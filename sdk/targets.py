@@ -76,6 +76,7 @@ def _by_name(name: str, names: tuple[str, ...] | None) -> int:
         return found[0]
     if found:
         raise TargetError(f"{len(found)} classes are named {name!r}: pass one of {found}")
-    near = difflib.get_close_matches(name, names, n=3)
+    near = [n for n in names if name.lower() in n.lower()][:3]
+    near = near or difflib.get_close_matches(name, names, n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`klieg inspect` lists them"
     raise TargetError(f"no class is named {name!r}: {hint}")

@@ -26,6 +26,17 @@ from klieg.export.autodiff.rules import STANDARD_RULES
         ("HardSigmoid", {"alpha": 0.3, "beta": 0.4}),
         ("HardSwish", {}),
         ("Exp", {}),
+        ("Abs", {}),
+        ("Celu", {"alpha": 0.7}),
+        ("Elu", {"alpha": 0.7}),
+        ("Erf", {}),
+        ("Mish", {}),
+        ("Selu", {}),
+        ("Softplus", {}),
+        ("Softsign", {}),
+        ("Softmax", {"axis": 1}),
+        ("Softmax", {}),
+        ("LogSoftmax", {"axis": 2}),
         ("Neg", {}),
         ("Identity", {}),
         ("Flatten", {"axis": 2}),
@@ -44,8 +55,56 @@ def test_one_input(op_type: str, attributes: dict[str, Any], shape: tuple[int, .
     check(op_type, {"x": x}, "x", **attributes)
 
 
-def test_sqrt() -> None:
-    check("Sqrt", {"x": np.abs(numbers(2, 3)) + 0.5}, "x")
+@pytest.mark.parametrize("op_type", ["Sqrt", "Log", "Reciprocal"])
+def test_positive_input(op_type: str) -> None:
+    check(op_type, {"x": np.abs(numbers(2, 3)) + 0.5}, "x")
+
+
+@pytest.mark.parametrize("wrt", ["x", "p"])
+@pytest.mark.parametrize("shape", [(2, 3), (1, 1)])
+def test_power(wrt: str, shape: tuple[int, ...]) -> None:
+    operands = {"x": np.abs(numbers(2, 3)) + 0.5, "p": numbers(*shape, seed=1)}
+    check("Pow", {wrt: operands.pop(wrt)}, wrt, constants=operands, order=["x", "p"])
+
+
+@pytest.mark.parametrize("op_type", ["Max", "Min", "Mean"])
+@pytest.mark.parametrize("wrt", ["a", "b", "c"])
+def test_several_inputs(op_type: str, wrt: str) -> None:
+    operands = {"a": numbers(2, 3), "b": numbers(2, 3, seed=1) * 0.9, "c": numbers(1, 3, seed=2)}
+    operands["c"] *= 1.1
+    check(op_type, {wrt: operands.pop(wrt)}, wrt, constants=operands, order=["a", "b", "c"])
+
+
+@pytest.mark.parametrize("wrt", ["a", "b"])
+def test_where(wrt: str) -> None:
+    operands = {"a": numbers(2, 3), "b": numbers(3, seed=1)}
+    condition = {"condition": np.array([[True, False, True], [False, False, True]])}
+    check(
+        "Where", {wrt: operands.pop(wrt)}, wrt, constants=operands | condition,
+        order=["condition", "a", "b"],
+    )  # fmt: skip
+
+
+def test_prelu() -> None:
+    constants = {"slope": numbers(2, 1, 1, seed=1)}
+    check("PRelu", {"x": numbers(2, 2, 3, 3)}, "x", constants=constants)
+
+
+@pytest.mark.parametrize("axis", [-1, 1, 2])
+def test_layer_normalization(axis: int) -> None:
+    shape = (2, 3, 4, 5)[axis:]
+    constants = {"scale": numbers(*shape, seed=1), "bias": numbers(*shape, seed=2)}
+    check(
+        "LayerNormalization", {"x": numbers(2, 3, 4, 5)}, "x", constants=constants, axis=axis,
+        epsilon=0.01,
+    )  # fmt: skip
+
+
+def test_instance_normalization() -> None:
+    constants = {"scale": numbers(3, seed=1), "bias": numbers(3, seed=2)}
+    check(
+        "InstanceNormalization", {"x": numbers(2, 3, 4, 5)}, "x", constants=constants, epsilon=0.01
+    )
 
 
 @pytest.mark.parametrize("limits", [["low", "high"], ["low"], ["", "high"], []])
@@ -159,7 +218,13 @@ def test_squeeze() -> None:
 
 @pytest.mark.parametrize("axes", [[2, 3], [-1], [1], [0, 2]])
 @pytest.mark.parametrize("keepdims", [0, 1])
-@pytest.mark.parametrize("op_type", ["ReduceMean", "ReduceSum"])
+@pytest.mark.parametrize(
+    "op_type",
+    [
+        "ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
+        "ReduceSum", "ReduceSumSquare",
+    ],
+)  # fmt: skip
 def test_reduce_axes(op_type: str, axes: list[int], keepdims: int) -> None:
     check(
         op_type, {"x": numbers(2, 3, 4, 2)}, "x", constants={"axes": np.array(axes)},

@@ -6,9 +6,11 @@ free to fuse the activation into the operator before it.
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 
-from klieg.export.autodiff.engine import Pullback, Rule
+from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
 
 
 def relu(at: Pullback) -> ir.Value:
@@ -60,17 +62,83 @@ def hard_swish(at: Pullback) -> ir.Value:
     return at.op.Mul(at.compact.value, slope)
 
 
+def elu(at: Pullback) -> ir.Value:
+    """y = x where x > 0, else alpha (exp(x) - 1): g, or g (y + alpha)."""
+    return _scaled_elu(at, alpha=float(at.attribute("alpha", 1.0)), scale=1.0)
+
+
+def selu(at: Pullback) -> ir.Value:
+    """y = gamma x where x > 0, else gamma alpha (exp(x) - 1): g gamma, or g (y + gamma alpha)."""
+    alpha = float(at.attribute("alpha", 1.67326319217681884765625))
+    gamma = float(at.attribute("gamma", 1.05070102214813232421875))
+    return _scaled_elu(at, alpha=gamma * alpha, scale=gamma)
+
+
+def celu(at: Pullback) -> ir.Value:
+    """y = x where x > 0, else alpha (exp(x / alpha) - 1): g, or g (y / alpha + 1)."""
+    slope = at.op.Add(at.op.Div(at.y, float(at.attribute("alpha", 1.0))), 1.0)
+    return at.op.Mul(at.compact.value, at.op.Where(at.op.Greater(at.y, 0.0), 1.0, slope))
+
+
+def prelu(at: Pullback) -> Cotangent:
+    """y = x where x >= 0, else s x with a learned s: x gets g or g s."""
+    if at.index != 0:
+        raise at.unsupported("its slope depends on the tensor to differentiate by")
+    op, g = at.op, at.compact.value
+    below = op.Mul(g, at.input(1))
+    return Cotangent(op.Where(op.Less(at.x, 0.0), below, g))
+
+
+def softplus(at: Pullback) -> ir.Value:
+    """y = log(1 + exp(x)): g sigmoid(x)."""
+    return at.op.Mul(at.compact.value, at.op.Sigmoid(at.x))
+
+
+def softsign(at: Pullback) -> ir.Value:
+    """y = x / (1 + |x|): g / (1 + |x|)^2."""
+    bottom = at.op.Add(at.op.Abs(at.x), 1.0)
+    return at.op.Div(at.compact.value, at.op.Mul(bottom, bottom))
+
+
+def erf(at: Pullback) -> ir.Value:
+    """y = erf(x): g 2 / sqrt(pi) exp(-x^2)."""
+    bell = at.op.Exp(at.op.Neg(at.op.Mul(at.x, at.x)))
+    return at.op.Mul(at.compact.value, at.op.Mul(bell, 2 / math.sqrt(math.pi)))
+
+
+def mish(at: Pullback) -> ir.Value:
+    """y = x t with t = tanh(softplus(x)): g (t + x (1 - t^2) sigmoid(x))."""
+    op, x = at.op, at.x
+    t = op.Tanh(op.Softplus(x))
+    inner = op.Mul(op.Mul(x, op.Sub(1.0, op.Mul(t, t))), op.Sigmoid(x))
+    return op.Mul(at.compact.value, op.Add(t, inner))
+
+
+def _scaled_elu(at: Pullback, *, alpha: float, scale: float) -> ir.Value:
+    op = at.op
+    slope = op.Where(op.Greater(at.y, 0.0), scale, op.Add(at.y, alpha))
+    return op.Mul(at.compact.value, slope)
+
+
 def _where(at: Pullback, condition: ir.Value) -> ir.Value:
     """Return g where the condition (of y's shape) holds, else 0; constant axes broadcast."""
     return at.op.Where(condition, at.compact.value, 0.0)
 
 
 RULES: dict[str, Rule] = {
+    "Celu": celu,
     "Clip": clip,
+    "Elu": elu,
+    "Erf": erf,
     "HardSigmoid": hard_sigmoid,
     "HardSwish": hard_swish,
     "LeakyRelu": leaky_relu,
+    "Mish": mish,
+    "PRelu": prelu,
     "Relu": relu,
+    "Selu": selu,
     "Sigmoid": sigmoid,
+    "Softplus": softplus,
+    "Softsign": softsign,
     "Tanh": tanh,
 }

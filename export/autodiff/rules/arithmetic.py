@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import onnx_ir as ir
 
 from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
@@ -48,13 +50,77 @@ def exp(at: Pullback) -> ir.Value:
     return at.op.Mul(at.g, at.y)
 
 
+def log(at: Pullback) -> ir.Value:
+    """y = log(x): g / x."""
+    return at.op.Div(at.g, at.x)
+
+
+def reciprocal(at: Pullback) -> ir.Value:
+    """y = 1 / x: -g y^2."""
+    return at.op.Neg(at.op.Mul(at.g, at.op.Mul(at.y, at.y)))
+
+
+def absolute(at: Pullback) -> ir.Value:
+    """y = |x|: g sign(x)."""
+    return at.op.Mul(at.g, at.op.Sign(at.x))
+
+
+def power(at: Pullback) -> Cotangent:
+    """y = x^p: x gets g p x^(p - 1), p gets g y log(x)."""
+    op, x, p = at.op, at.input(0), at.input(1)
+    if at.index == 1:
+        return at.summed_to_input(Cotangent(op.Mul(at.g, op.Mul(at.y, op.Log(x)))))
+    if p.dtype != x.dtype:
+        p = op.Cast(p, to=int(x.dtype or ir.DataType.FLOAT))
+    slope = op.Mul(p, op.Pow(x, op.Sub(p, 1.0)))
+    return at.summed_to_input(Cotangent(op.Mul(at.g, slope)))
+
+
+def extreme(at: Pullback) -> Cotangent:
+    """y = maximum or minimum of the inputs: g to the one that equals y, in parts if several do."""
+    op = at.op
+    dtype = int(at.x.dtype or ir.DataType.FLOAT)
+    inputs = [value for value in at.node.inputs if value is not None]
+    hits = [op.Cast(op.Equal(value, at.y), to=dtype) for value in inputs]
+    ties = functools.reduce(op.Add, hits)
+    return at.summed_to_input(Cotangent(op.Div(op.Mul(at.g, hits[at.index]), ties)))
+
+
+def mean(at: Pullback) -> Cotangent:
+    """y = mean of n inputs: every one gets g / n."""
+    share = at.op.Div(at.compact.value, float(len(at.node.inputs)))
+    return at.summed_to_input(Cotangent(share, at.compact.constant_axes))
+
+
+def where(at: Pullback) -> Cotangent:
+    """y = a where the condition holds, else b: each gets g where it was taken."""
+    taken = (at.g, 0.0) if at.index == 1 else (0.0, at.g)
+    return at.summed_to_input(Cotangent(at.op.Where(at.input(0), *taken)))
+
+
+def piecewise_constant(at: Pullback) -> None:
+    """y does not change with x but in jumps: zero."""
+
+
 RULES: dict[str, Rule] = {
+    "Abs": absolute,
     "Add": add,
+    "Ceil": piecewise_constant,
     "Div": div,
     "Exp": exp,
+    "Floor": piecewise_constant,
+    "Log": log,
+    "Max": extreme,
+    "Mean": mean,
+    "Min": extreme,
     "Mul": mul,
     "Neg": neg,
+    "Pow": power,
+    "Reciprocal": reciprocal,
+    "Round": piecewise_constant,
+    "Sign": piecewise_constant,
     "Sqrt": sqrt,
     "Sub": sub,
     "Sum": add,
+    "Where": where,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import onnx_ir as ir
 
 from klieg.export.autodiff.emitter import dims
@@ -62,4 +63,30 @@ def _mirrored(at: Pullback, weight: ir.Value, sizes: list[int], group: int) -> i
     return op.Slice(swapped, back, [_BEFORE_THE_START] * len(axes), axes, back)
 
 
-RULES: dict[str, Rule] = {"Conv": conv}
+def conv_transpose(at: Pullback) -> ir.Value:
+    """y spreads x through the window: every cell of x collects w g from where it was spread."""
+    if at.index != 0:
+        raise at.unsupported("its weights depend on the tensor to differentiate by")
+    if at.attribute("output_shape", None) or at.attribute("auto_pad", "NOTSET") != "NOTSET":
+        raise at.unsupported("automatic padding or a given output shape has no rule")
+    weight = at.input(1)
+    kernel = [size for size in dims(weight)[2:] if size is not None]
+    window = window_of(at, kernel)
+    collected = at.op.Conv(
+        at.g,
+        weight,
+        strides=window.strides.tolist(),
+        dilations=window.dilations.tolist(),
+        kernel_shape=kernel,
+        pads=window.pads,
+        group=int(at.attribute("group", 1)),
+    )
+    extra = np.array(at.attribute("output_padding", [0] * len(kernel)))
+    if not (extra >= window.strides).any():
+        return collected
+    # Padding of a whole stride or more makes room for windows that x has no cell for.
+    spatial = list(range(2, 2 + len(kernel)))
+    return at.op.Slice(collected, [0] * len(kernel), at.op.shape(at.x, 2), spatial)
+
+
+RULES: dict[str, Rule] = {"Conv": conv, "ConvTranspose": conv_transpose}

@@ -37,6 +37,46 @@ def global_max_pool(at: Pullback) -> ir.Value:
     return op.reshape(hit, at.x)
 
 
+def reduce_extreme(at: Pullback) -> ir.Value:
+    """y = maximum or minimum of x over axes: g to the cells that equal y, in parts if several."""
+    axes = _axes(at)
+    if not axes:
+        return at.g
+    op = at.op
+    y, g = (_kept(at, value, axes) for value in (at.y, at.g))
+    hits = op.Cast(op.Equal(at.x, y), to=int(at.x.dtype or ir.DataType.FLOAT))
+    return op.Mul(hits, op.Div(g, op.ReduceSum(hits, axes, keepdims=1)))
+
+
+def reduce_l1(at: Pullback) -> ir.Value:
+    """y = sum of |x| over axes: g sign(x)."""
+    return at.op.Mul(_kept(at, at.g, _axes(at)), at.op.Sign(at.x))
+
+
+def reduce_l2(at: Pullback) -> ir.Value:
+    """y = square root of the sum of x^2 over axes: g x / y."""
+    axes = _axes(at)
+    return at.op.Mul(at.x, _kept(at, at.op.Div(at.g, at.y), axes))
+
+
+def reduce_sum_square(at: Pullback) -> ir.Value:
+    """y = sum of x^2 over axes: 2 g x."""
+    return at.op.Mul(at.x, at.op.Mul(_kept(at, at.g, _axes(at)), 2.0))
+
+
+def reduce_log_sum_exp(at: Pullback) -> ir.Value:
+    """y = log of the sum of exp(x) over axes: g exp(x - y)."""
+    op, axes = at.op, _axes(at)
+    return op.Mul(_kept(at, at.g, axes), op.Exp(op.Sub(at.x, _kept(at, at.y, axes))))
+
+
+def _kept(at: Pullback, value: ir.Value, axes: list[int]) -> ir.Value:
+    """Bring a value of y's shape back to the rank of x, with size 1 on the reduced axes."""
+    if at.attribute("keepdims", 1) or not axes:
+        return value
+    return at.op.Unsqueeze(value, axes)
+
+
 def _axes(at: Pullback) -> list[int]:
     """Return the reduced axes; none at all means the operator copies its input."""
     rank = len(dims(at.x))
@@ -51,9 +91,7 @@ def _axes(at: Pullback) -> list[int]:
 
 def _spread(at: Pullback, value: ir.Value, axes: list[int]) -> Cotangent:
     """Bring a gradient of y's shape back to the rank of x, constant along the reduced axes."""
-    if not at.attribute("keepdims", 1):
-        value = at.op.Unsqueeze(value, axes)
-    return Cotangent(value, frozenset(axes))
+    return Cotangent(_kept(at, value, axes), frozenset(axes))
 
 
 def _count(at: Pullback, axes: list[int]) -> ir.Value | float:
@@ -69,6 +107,12 @@ def _count(at: Pullback, axes: list[int]) -> ir.Value | float:
 RULES: dict[str, Rule] = {
     "GlobalAveragePool": global_average_pool,
     "GlobalMaxPool": global_max_pool,
+    "ReduceL1": reduce_l1,
+    "ReduceL2": reduce_l2,
+    "ReduceLogSumExp": reduce_log_sum_exp,
+    "ReduceMax": reduce_extreme,
     "ReduceMean": reduce_mean,
+    "ReduceMin": reduce_extreme,
     "ReduceSum": reduce_sum,
+    "ReduceSumSquare": reduce_sum_square,
 }

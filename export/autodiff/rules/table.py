@@ -14,6 +14,7 @@ from klieg.export.autodiff.rules import (
     normalization,
     pooling,
     reduction,
+    selection,
     shape,
 )
 
@@ -25,5 +26,6 @@ STANDARD_RULES: Mapping[str, Rule] = MappingProxyType(
     | normalization.RULES
     | pooling.RULES
     | reduction.RULES
+    | selection.RULES
     | shape.RULES
 )
