@@ -14,7 +14,9 @@ the published form, the truth in tests.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +24,11 @@ from klieg.kernels.interpolation import bilinear_weights, enlarge
 
 Array = NDArray[np.float32]
 
-TILE = 28  # pixels a side; measured: see kernels/DESIGN.md
+TILES: Final = (8, 14, 16, 20, 28, 32)
+"""Sides of tiles to choose from, in pixels."""
+
+BYTES_PER_FLOP: Final = 1 / 40
+"""Gathered bytes that take as long as one operation of a product; measured: kernels/DESIGN.md."""
 
 
 def contract(
@@ -30,7 +36,7 @@ def contract(
     gradients: Sequence[Array],
     size: tuple[int, int],
     *,
-    tile: int = TILE,
+    tile: int | None = None,
 ) -> Array:
     """Fuse the scales of one image into its CAMERAS map before relu.
 
@@ -39,7 +45,7 @@ def contract(
         gradients: One [K, h_t, w_t] float32 per counted scale, or [K, 1, 1] where the gradient is
             the same everywhere.
         size: Height and width of the map.
-        tile: Side of the square of pixels that is fused at once.
+        tile: Side of the square of pixels that is fused at once; None for the cheapest.
 
     Returns:
         The map [H, W] float32, equal to `contraction_plain.contract_plain` up to rounding.
@@ -47,18 +53,37 @@ def contract(
     if all(gradient.shape[1:] == (1, 1) for gradient in gradients):
         return _contract_constant(activations, gradients, size)
     grids = [(a.shape[1], a.shape[2]) for a in activations]
+    tile = _cheapest_tile(grids, size, activations[0].shape[0]) if tile is None else tile
     vertical = [_Axis(cells, size[0], tile) for cells, _ in grids]
     horizontal = [_Axis(cells, size[1], tile) for _, cells in grids]
     a_cells, w_cells = _stack(activations, grids), _stack(gradients, grids)
     strips = []
+    a = w = np.empty(0, dtype=np.float32)
     for row in range(vertical[0].tiles):  # one strip of tiles from left to right at a time
         weights, index = _strip(vertical, horizontal, row)
-        a, w = a_cells[index], w_cells[index]  # [tiles, cells, K]
+        if row == 0:  # buffers for all strips: new memory costs as much as filling it
+            a, w = (np.empty((*index.shape, a_cells.shape[1]), np.float32) for _ in range(2))
+        np.take(a_cells, index, axis=0, out=a, mode="clip")  # [tiles, cells, K]
+        np.take(w_cells, index, axis=0, out=w, mode="clip")
         gram = w @ a.transpose(0, 2, 1)  # [tiles, cells, cells]: the channels are summed here
         fused = np.einsum("npc,npc->np", weights @ gram, weights)
         strips.append(fused.reshape(-1, tile, tile).transpose(1, 0, 2).reshape(tile, -1))
     whole = np.concatenate(strips)[: size[0], : size[1]]
     return np.ascontiguousarray(whole / np.float32(len(grids) ** 2))
+
+
+def _cheapest_tile(grids: Sequence[tuple[int, int]], size: tuple[int, int], channels: int) -> int:
+    """Choose the tile: small ones gather cells again and again, large ones multiply too many."""
+
+    def cost(tile: int) -> float:
+        tiles = -(-size[0] // tile) * -(-size[1] // tile)
+        cells = sum(
+            (h * tile // size[0] + 2) * (w * tile // size[1] + 2) for h, w in grids
+        )  # a tile reads about this many
+        flops = tiles * cells**2 * 2 * (channels + tile**2)
+        return tiles * cells * channels * 8 + flops * BYTES_PER_FLOP
+
+    return min(TILES, key=cost)
 
 
 class _Axis:
@@ -98,7 +123,8 @@ def _stack(scales: Sequence[Array], grids: Sequence[tuple[int, int]]) -> Array:
     end = 0
     for scale, (h, w) in zip(scales, grids, strict=True):
         start, end = end, end + h * w
-        stacked[start:end] = np.broadcast_to(scale, (channels, h, w)).reshape(channels, -1).T
+        cells = np.broadcast_to(scale, (channels, h, w)).reshape(channels, -1)
+        cv2.transpose(np.ascontiguousarray(cells), stacked[start:end])
     return stacked
 
 

@@ -15,7 +15,7 @@ cases = st.fixed_dictionaries(
             st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=4
         ),
         "size": st.tuples(st.integers(1, 50), st.integers(1, 50)),
-        "tile": st.sampled_from([1, 5, 28, 64]),
+        "tile": st.sampled_from([None, 1, 5, 28, 64]),
         "constant": st.sampled_from(["none", "all", "some"]),
     }
 )  # fmt: skip
