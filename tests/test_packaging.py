@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -36,8 +37,14 @@ def test_every_folder_is_listed() -> None:
 
 
 def test_wheel_equals_disk(tmp_path: Path) -> None:
+    source = tmp_path / "source"  # a copy: an older build folder must not leak into the wheel
+    source.mkdir()
+    for top in ("sdk", "export", "kernels"):
+        shutil.copytree(ROOT / top, source / top, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, source)
     built = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT],
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, source],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if built.returncode and "setuptools" in built.stderr and "No matching" in built.stderr:

@@ -98,7 +98,6 @@ def test_one_hot_products_are_read_not_multiplied() -> None:
 
 
 def test_older_opset_is_converted() -> None:
-    pytest.importorskip("onnx.version_converter")
     out = run(
         add_gradient(simple(opset=13), score="logits", wrt="x"),
         np.ones((1, 2, 1, 1), np.float32),
