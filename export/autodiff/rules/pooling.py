@@ -71,7 +71,17 @@ def lp_pool(at: Pullback) -> ir.Value:
 
 
 def _window(at: Pullback) -> Window:
-    return window_of(at, list(at.attribute("kernel_shape", [])))
+    """Read the window; refuse the two uses whose result differs from engine to engine."""
+    window = window_of(at, list(at.attribute("kernel_shape", [])))
+    axes = len(window.kernel)
+    if (window.dilations > 1).any() and str(at.attribute("auto_pad", "")).startswith("SAME"):
+        raise at.unsupported("engines disagree about dilation with automatic padding")
+    cells, positions = fixed_sizes(at.x, axes), fixed_sizes(at.y, axes)
+    if cells is not None and positions is not None:
+        last_start = (positions - 1) * window.strides
+        if at.attribute("ceil_mode", 0) and (last_start >= cells + window.begins).any():
+            raise at.unsupported("engines disagree whether its last window, all padding, counts")
+    return window
 
 
 def _single(at: Pullback, value: ir.Value) -> ir.Value:
