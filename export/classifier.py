@@ -116,6 +116,8 @@ def export_classifier(
         input_size=input_size,
         scales=(input_size,) if fixed_size else default_scales(input_size),
         source_sha256=classifier.source_sha256,
+        mean=tuple(mean),
+        std=tuple(std),
         class_names=None if class_names is None else tuple(class_names),
         probability=classifier.probability,
         parity=errors,
