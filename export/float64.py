@@ -1,7 +1,8 @@
-"""Running ONNX graphs in float64: ONNX's reference implementation, some operators by torch.
+"""Running ONNX graphs in float64: ONNX's reference implementation, some operators replaced.
 
-onnx.reference computes grouped transposed convolutions and some padded pools wrongly (onnx 1.23),
-and slides windows in Python loops.
+onnx.reference (onnx 1.23) computes grouped transposed convolutions, some padded pools, the L1 norm
+of negative numbers and the channels of LRN wrongly, cannot pad by negative amounts, and slides
+windows in Python loops.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Array = NDArray[np.float64]
 def evaluator(model: onnx.ModelProto) -> onnx.reference.ReferenceEvaluator:
     """Return an evaluator of a model."""
     return onnx.reference.ReferenceEvaluator(
-        model, new_ops=[AveragePool, Conv, ConvTranspose, Erf, MaxPool]
+        model, new_ops=[AveragePool, Conv, ConvTranspose, Erf, LRN, LpNormalization, MaxPool, Pad]
     )
 
 
@@ -134,6 +135,51 @@ class Erf(OpRun):
 
     def _run(self, x: Array) -> tuple[Array]:
         return (torch.special.erf(_tensor(x)).numpy(),)
+
+
+class LRN(OpRun):
+    """Normalisation by the squares of neighbouring channels."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, alpha: float, beta: float, bias: float, size: int) -> tuple[Array]:
+        squares = np.zeros_like(x)
+        for channel in range(x.shape[1]):
+            first = max(channel - (size - 1) // 2, 0)
+            squares[:, channel] = (x[:, first : channel + size // 2 + 1] ** 2).sum(axis=1)
+        return (x / (bias + alpha / size * squares) ** beta,)
+
+
+class LpNormalization(OpRun):
+    """Division by the L1 or L2 norm along an axis."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, axis: int, p: int) -> tuple[Array]:
+        return (x / np.linalg.norm(x, ord=p, axis=axis, keepdims=True),)
+
+
+class Pad(OpRun):
+    """A border; negative amounts cut."""
+
+    op_domain = ""
+
+    def _run(
+        self,
+        x: Array,
+        pads: NDArray[np.int64],
+        value: Array | None = None,
+        axes: NDArray[np.int64] | None = None,
+        mode: str = "constant",
+    ) -> tuple[Array]:
+        amounts = np.zeros((x.ndim, 2), dtype=np.int64)
+        amounts[range(x.ndim) if axes is None else axes] = pads.reshape(2, -1).T
+        cut = tuple(
+            slice(max(-begin, 0), size - max(-end, 0))
+            for (begin, end), size in zip(amounts, x.shape, strict=True)
+        )
+        options = {"constant_values": 0 if value is None else value} if mode == "constant" else {}
+        return (np.pad(x[cut], np.maximum(amounts, 0), mode=mode, **options),)  # type: ignore[call-overload]
 
 
 class _Slide:
