@@ -16,7 +16,7 @@ from onnx_ir.passes import common as passes
 from klieg.errors import GradientError
 from klieg.export.autodiff.emitter import graph_values, numpy_constant
 from klieg.export.autodiff.expansion import expand_functions
-from klieg.export.autodiff.trial import try_inference
+from klieg.export.autodiff.soundness import check_content, try_inference
 
 OPSET: Final = 18
 """Opset of everything klieg writes: accepted by TensorRT 10 and later and by ONNX Runtime."""
@@ -42,10 +42,10 @@ def normal_form(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> ir.Mod
         GradientError: the model is malformed, or cannot be expressed at opset 18.
     """
     try:
-        # First of all: what follows relies on operands that exist and on attributes of their type.
-        onnx.checker.check_model(model)
         try_inference(model)
         model = _at_opset(expand_functions(model))
+        # What follows relies on operands that exist and on attributes of their type.
+        onnx.checker.check_model(model)
         # It checks types and ranks, which folding relies on.
         result = _fold(_inferred(model), keep)
         ir.passes.Sequential(
@@ -53,7 +53,7 @@ def normal_form(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> ir.Mod
             passes.TopologicalSortPass(),
             passes.ClearMetadataAndDocStringPass(),
         )(result)
-        _check_content(result.graph)
+        check_content(result.graph, OPSET)
     except MALFORMED as error:
         raise GradientError(f"the model is malformed: {error}") from error
     result.ir_version = IR_VERSION
@@ -72,16 +72,6 @@ MALFORMED: Final = (
     IndexError,
 )
 """What onnx and onnx-ir raise on broken protobufs."""
-
-
-def _check_content(graph: ir.Graph) -> None:
-    """Read every constant and every name, which onnx leaves unread: ValueError if one is broken."""
-    for value in graph_values(graph):
-        numpy_constant(value)
-    names = [graph.name, *(node.name for node in graph), *(v.name for v in graph_values(graph))]
-    broken = [name for name in names if isinstance(name, bytes)]
-    if broken:
-        raise ValueError(f"the name {broken[0]!r} is not UTF-8 text")
 
 
 def opset_of(model: onnx.ModelProto) -> int:
