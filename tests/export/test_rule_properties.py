@@ -13,7 +13,7 @@ from klieg.errors import GradientError
 from klieg.export.autodiff.rules import STANDARD_RULES
 
 EXAMPLES = 12
-MORE_EXAMPLES = 60  # for the rules with the most geometry
+MORE_EXAMPLES = 150  # for the rules with the most geometry
 
 
 def test_every_rule_is_proven() -> None:

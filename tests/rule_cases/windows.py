@@ -23,6 +23,8 @@ def _geometry(
         return [draw(values) for _ in range(axes)]
 
     kernel, strides = per_axis(st.sampled_from([3, 2, 4, 1])), per_axis(st.sampled_from([2, 3, 1]))
+    if draw(st.booleans()):  # rules take other ways without a stride
+        strides = [1] * axes
     dilations = per_axis(st.integers(1, 2)) if dilated and draw(st.booleans()) else [1] * axes
     pads = [0] * 2 * axes
     attributes: dict[str, Any] = {}
@@ -56,7 +58,7 @@ def _geometry(
 @st.composite
 def _conv(draw: st.DrawFn) -> Case:
     sizes, kernel, attributes = _geometry(draw)
-    group, per_group, outputs = (draw(st.integers(1, 2)) for _ in range(3))
+    group, per_group, outputs = (draw(st.sampled_from([2, 1])) for _ in range(3))
     attributes["group"] = group
     constants = {"w": numbers((group * outputs, per_group, *kernel), seed=1)}
     if draw(st.booleans()):
@@ -98,7 +100,7 @@ def _conv_transpose(draw: st.DrawFn) -> Case:
     else:
         assume(all(e >= s for e, s in zip(extents, strides, strict=True)))
         attributes["auto_pad"] = way
-    group, per_group, outputs = (draw(st.integers(1, 2)) for _ in range(3))
+    group, per_group, outputs = (draw(st.sampled_from([2, 1])) for _ in range(3))
     attributes["group"] = group
     x = numbers((draw(st.sampled_from([1, 2])), group * per_group, *sizes))
     weight = numbers((group * per_group, outputs, *kernel), seed=1)
@@ -119,7 +121,7 @@ def _pool(
         # Windows that would start behind the image are refused.
         attributes["ceil_mode"] = int(not _overhangs(sizes, extents, attributes))
     if counts:
-        attributes["count_include_pad"] = draw(st.integers(0, 1))
+        attributes["count_include_pad"] = draw(st.sampled_from([1, 0]))
     if powers:
         attributes["p"] = draw(st.integers(1, 4))
     shape = (draw(st.sampled_from([1, 2])), draw(st.integers(1, 2)), *sizes)
