@@ -101,7 +101,7 @@ def against_onnx(
         The largest relative error of `logits` and `gradient`.
     """
     channels, classes = len(mean), classifier.classes
-    complete = with_final_operator(explainer, classifier.final_operator)
+    complete = with_final_operator(explainer, classifier.score.final_operator)
     session = open_session(complete.SerializeToString())
     truth_session = open_session(original.SerializeToString())
     errors = {"logits": 0.0}
@@ -111,8 +111,7 @@ def against_onnx(
         (logits,) = session.run(["logits"], {"image": images, "target": targets})
         shape = (1, channels, 1, 1)
         normalised = (images / 255 - np.reshape(mean, shape)) / np.reshape(std, shape)
-        feeds = {classifier.image_name: normalised.astype(np.float32)}
-        (truth,) = truth_session.run([classifier.score_name], feeds)
+        truth = _original_scores(truth_session, classifier, normalised)
         errors["logits"] = max(errors["logits"], relative_error(logits, truth))
     for name, wrt in (("gradient", "activation"), ("image_gradient", "image")):
         if name in _outputs(explainer):
@@ -120,6 +119,18 @@ def against_onnx(
                 explainer, gradient=name, wrt=wrt, sizes=sizes, channels=channels, classes=classes
             )
     return errors
+
+
+def _original_scores(
+    session: Any, classifier: GraphClassifier, normalised: NDArray[np.float64]
+) -> NDArray[Any]:
+    """Run the original on normalised images [B, C, H, W], one by one if it takes no more."""
+    parts = np.split(normalised, len(normalised)) if classifier.image_input.one_by_one else None
+    scores = [
+        session.run([classifier.score.name], classifier.image_input.feeds(part))[0]
+        for part in parts or [normalised]
+    ]
+    return np.concatenate(scores).reshape(len(normalised), -1)
 
 
 def of_several_targets(
