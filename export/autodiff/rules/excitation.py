@@ -22,7 +22,7 @@ import onnx_ir as ir
 from klieg.export.autodiff.emitter import Emitter, dims, numpy_constant
 from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
 from klieg.export.autodiff.provenance import has_content
-from klieg.export.autodiff.rules import selection, shape
+from klieg.export.autodiff.rules import gathering, padding, selection, shape
 from klieg.export.autodiff.rules.table import STANDARD_RULES
 
 _SMALLEST: Final = 1e-20
@@ -182,8 +182,10 @@ _ACTIVATIONS: Final = (
 )  # fmt: skip
 
 EXCITATION_RULES: Mapping[str, Rule] = MappingProxyType(
-    shape.RULES
+    gathering.RULES
+    | padding.RULES
     | selection.RULES
+    | shape.RULES
     | {name: STANDARD_RULES[name] for name in _WINNER_TAKES_ALL}
     | dict.fromkeys(_ACTIVATIONS, activation)
     | dict.fromkeys(_AVERAGING, average)
