@@ -7,9 +7,11 @@ are for RTX devices and are thrown away.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 BATCHES = (1, 2, 4)
@@ -25,6 +27,8 @@ class Build:
     layers: int = 0
     seconds: float = 0.0
     engine_bytes: int = 0
+    peak_bytes: int = 0
+    """Peak memory of the process so far."""
 
 
 def version() -> str:
@@ -68,7 +72,19 @@ def build_engine(model: bytes, *, sizes: Sequence[int]) -> Build:
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         return Build("; ".join(log.errors) or "no engine")
-    return Build(None, network.num_layers, time.perf_counter() - started, engine.nbytes)
+    return Build(
+        None,
+        layers=network.num_layers,
+        seconds=time.perf_counter() - started,
+        engine_bytes=engine.nbytes,
+        peak_bytes=_peak_memory(),
+    )
+
+
+def _peak_memory() -> int:
+    """Return the largest resident size of this process in bytes; getrusage inherits its parent's."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024 if found else 0
 
 
 class _Log:

@@ -26,8 +26,10 @@ class Network:
     title: str
     name: str
     """Its function in torchvision.models."""
+    size: int = 224
+    """Height and width in pixels of the images it is made for."""
     smallest: int = 64
-    """A small image size at which every feature map still has several cells."""
+    """A small size at which every feature map still has several cells, for tests."""
     fixed_size: bool = False
     """True if the architecture is built for one image size."""
 
@@ -36,7 +38,7 @@ NETWORKS: Final = (
     Network("ResNet-50", "resnet50", smallest=96),
     Network("VGG16", "vgg16"),
     Network("DenseNet-121", "densenet121", smallest=96),
-    Network("Inception-v3", "inception_v3", smallest=139),
+    Network("Inception-v3", "inception_v3", size=299, smallest=139),
     Network("GoogLeNet", "googlenet", smallest=96),
     Network("AlexNet", "alexnet", smallest=96),
     Network("SqueezeNet 1.1", "squeezenet1_1"),
