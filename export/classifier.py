@@ -140,7 +140,7 @@ def _open(
     std: list[float],
 ) -> tuple[GraphClassifier, Measure]:
     if isinstance(model, str | os.PathLike):
-        return _open_onnx(_load(Path(model)), layer, input_size, mean, std)
+        return _open_onnx(load_onnx(Path(model)), layer, input_size, mean, std)
     if isinstance(model, onnx.ModelProto):
         return _open_onnx(model, layer, input_size, mean, std)
     return _open_torch(model, layer, input_size, mean, std)
@@ -180,7 +180,8 @@ def _open_onnx(
     return classifier, measure
 
 
-def _load(path: Path) -> onnx.ModelProto:
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file with its external data; ExportError if it is none."""
     try:
         return onnx.load(path, load_external_data=True)
     except (OSError, DecodeError, onnx.checker.ValidationError) as error:

@@ -51,6 +51,9 @@ def measure_shapes(
         model: The model; it is not changed.
         names: The tensors to measure.
         feeds: Content of the model's inputs.
+
+    Raises:
+        ExportError: the engine refuses the model.
     """
     copy: ir.Model = ir.from_proto(ir.to_proto(model))
     values = {value.name: value for value in graph_values(copy.graph)}
@@ -58,5 +61,9 @@ def measure_shapes(
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(op.Shape(values[name]) for name in names)
     proto: onnx.ModelProto = ir.to_proto(copy)
-    session = open_session(proto.SerializeToString())
-    return [tuple(int(size) for size in shape) for shape in session.run(None, dict(feeds))]
+    try:
+        session = open_session(proto.SerializeToString())
+        shapes = session.run(None, dict(feeds)) if names else []
+    except Exception as error:
+        raise ExportError(f"ONNX Runtime cannot run the model: {error}") from error
+    return [tuple(int(size) for size in shape) for shape in shapes]

@@ -161,7 +161,7 @@ def _default_layer(
 ) -> ir.Value:
     candidates = [
         value
-        for value in _ancestors(model.graph, logits)
+        for value in ancestors(model.graph, logits)
         if value.dtype == ir.DataType.FLOAT and value.shape is not None and len(value.shape) == 4
     ]
     names = [str(value.name) for value in candidates]
@@ -180,7 +180,7 @@ def larger_size(input_size: int) -> int:
     return input_size + max(96, input_size // 2)
 
 
-def _ancestors(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:
+def ancestors(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:
     """Return what a value is computed from, itself included, in order of computation."""
     needed = {value}
     found: list[ir.Value] = []

@@ -82,7 +82,7 @@ def build_engine(model: bytes, *, sizes: Sequence[int]) -> Build:
 
 
 def _peak_memory() -> int:
-    """Return the largest resident size of this process in bytes; getrusage inherits its parent's."""
+    """Return the peak memory of this process in bytes; getrusage would inherit its parent's."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) * 1024 if found else 0
 

@@ -70,7 +70,7 @@ class TorchClassifier:
         self._std = torch.tensor(std, dtype=torch.float64).view(1, -1, 1, 1)
         self._channels = len(mean)
         self.input_size = input_size
-        self.any_size = self._takes(larger_size(input_size))
+        self.any_size = self._takes_any_size()
         self.tap: Tap = self._default_tap() if layer is None else self._named_tap(layer)
         self.layer = self.tap.name
 
@@ -131,14 +131,19 @@ class TorchClassifier:
     def _blank(self, size: int) -> Tensor:
         return torch.zeros(1, self._channels, size, size)
 
-    def _takes(self, size: int) -> bool:
+    def _takes_any_size(self) -> bool:
+        """Return whether larger images work and take the same steps.
+
+        Swin shifts its windows only where the image is larger than a window: a trace, which knows
+        one sequence of steps, would be wrong at other sizes.
+        """
         with torch.no_grad():
             logits_of(self.module(self._blank(self.input_size)))  # its own size has to work
-            try:
-                self.module(self._blank(size))
-            except (RuntimeError, AssertionError, ValueError):
-                return False
-        return True
+        try:
+            larger = self._recorded(larger_size(self.input_size))
+        except (RuntimeError, AssertionError, ValueError):
+            return False
+        return len(larger) == len(self._recorded(self.input_size))
 
     def _named_tap(self, layer: str) -> ModuleTap:
         if layer not in dict(self.module.named_modules()):

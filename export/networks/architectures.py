@@ -31,7 +31,7 @@ class Network:
     smallest: int = 64
     """A small size at which every feature map still has several cells, for tests."""
     fixed_size: bool = False
-    """True if the architecture is built for one image size."""
+    """True if its trace serves one image size only."""
 
 
 NETWORKS: Final = (
@@ -50,7 +50,7 @@ NETWORKS: Final = (
     Network("ShuffleNetV2", "shufflenet_v2_x1_0", smallest=96),
     Network("ConvNeXt-T", "convnext_tiny", smallest=96),
     Network("ViT-B/16", "vit_b_16", fixed_size=True),
-    Network("Swin-T", "swin_t"),
+    Network("Swin-T", "swin_t", fixed_size=True),
 )
 
 
@@ -61,14 +61,14 @@ def build(network: Network, *, size: int) -> nn.Module:
 
     Args:
         network: Which one.
-        size: Height and width of its images; only networks of fixed size depend on it.
+        size: Height and width of its images.
     """
     if network.name == EFFICIENTNET_LITE0:
         return _real(network.name)
     import torchvision
 
     torch.manual_seed(0)
-    options: dict[str, Any] = {"image_size": size} if network.fixed_size else {}
+    options: dict[str, Any] = {"image_size": size} if network.name == "vit_b_16" else {}
     if network.name in ("inception_v3", "googlenet"):
         options["init_weights"] = False  # theirs takes minutes and SciPy
     net: nn.Module = getattr(torchvision.models, network.name)(weights=None, **options)

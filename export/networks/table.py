@@ -56,8 +56,8 @@ a run shows less there. The layer's graph normalises its image, the others get i
 
 ## Where the time of the gradient at the image goes
 
-The figure "nodes" per operator type, in milliseconds. ReorderInput and ReorderOutput are ONNX Runtime's, between plain and blocked
-layout.
+The figure "nodes" per operator type, in milliseconds. ReorderInput and ReorderOutput are ONNX
+Runtime's, between plain and blocked layout.
 
 {operators}
 """
