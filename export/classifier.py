@@ -24,6 +24,9 @@ from klieg.export.onnx_classifier import (
     find_classifier,
     larger_size,
 )
+from klieg.export.outputs import OUTPUTS
+from klieg.export.repeat import NotRepeatableError
+from klieg.methods.table import METHODS, find_method
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +35,7 @@ Measure = Callable[[onnx.ModelProto, list[int]], dict[str, float]]
 """Compares a finished graph with its original at some image sizes: relative error per output."""
 
 IMAGENET_SIZE: Final = 224
+ALL: Final = "all"
 SCALES: Final = 8
 PUBLISHED_STEP: Final = 100 / 224
 """CAMERAS' published sizes are 224, 324, ..., 924; other input sizes keep the same ratios."""
@@ -53,6 +57,12 @@ class ExportReport:
     """Number of operators of the classifier."""
     nodes_after: int
     """Number of operators of the explainer."""
+    outputs: tuple[str, ...]
+    """What the file computes."""
+    methods: tuple[str, ...]
+    """The methods that the file can serve."""
+    several_targets: bool
+    """True if one pass answers for several classes of an image."""
 
 
 def export_classifier(
@@ -64,12 +74,16 @@ def export_classifier(
     mean: Sequence[float],
     std: Sequence[float],
     class_names: Sequence[str] | None = None,
+    methods: Sequence[str] = (),
 ) -> ExportReport:
     """Turn a classifier into one ONNX file that contains its own gradient.
 
-    Logits, activation and gradient are compared with torch autograd on seeded inputs at two sizes
-    and two classes; for a bare ONNX model the gradient is compared with finite differences in
+    Logits, activation and gradients are compared with torch autograd on seeded inputs at two sizes
+    and two classes; for a bare ONNX model the gradients are compared with finite differences in
     float64 instead. The errors go into the file.
+
+    Where the graph allows it, one pass takes several targets per image: what is in front of the
+    layer then runs once per image. Gradients by the image are sums over its targets.
 
     Args:
         model: A torch module, an ONNX model or the path of an `.onnx` file that maps normalised
@@ -82,6 +96,8 @@ def export_classifier(
         mean: Mean per channel of the images the model was trained on, in 0..1 units.
         std: Standard deviation per channel, in 0..1 units.
         class_names: One name per class.
+        methods: Names of explanation methods that the file has to serve, or "all". Those that need
+            logits, activation and gradient only are always served.
 
     Returns:
         What was written: the chosen layer, the measured errors, the size of the graph.
@@ -98,17 +114,10 @@ def export_classifier(
     classifier, measure = _open(model, layer, input_size, mean, std)
     nodes_before = classifier.model.graph.num_nodes()
     _check_class_names(classifier, class_names)
-    instrument(
-        classifier.model,
-        image=classifier.image,
-        logits=classifier.logits,
-        activation=classifier.activation,
-        mean=mean,
-        std=std,
-    )
-    fixed_size = None not in dims(classifier.model.graph.inputs[0])[2:]
+    outputs = _outputs_for(methods)
+    proto, several_targets = _instrumented(classifier, outputs, mean, std, input_size)
+    fixed_size = None not in dims(classifier.image)[2:]
     sizes = [input_size] if fixed_size else [input_size, larger_size(input_size)]
-    proto = ir.to_proto(classifier.model)
     errors = measure(proto, sizes)
     parity.check(errors)
     info = ExplainerInfo(
@@ -116,20 +125,67 @@ def export_classifier(
         input_size=input_size,
         scales=(input_size,) if fixed_size else default_scales(input_size),
         source_sha256=classifier.source_sha256,
+        mean=tuple(mean),
+        std=tuple(std),
         class_names=None if class_names is None else tuple(class_names),
         probability=classifier.probability,
         parity=errors,
         versions=_versions(),
     )
     _write(proto, info, Path(output))
+    outputs = [value.name for value in proto.graph.output]
     return ExportReport(
-        Path(output), classifier.layer, fixed_size, errors, nodes_before, len(proto.graph.node)
+        path=Path(output),
+        layer=classifier.layer,
+        fixed_size=fixed_size,
+        parity=errors,
+        nodes_before=nodes_before,
+        nodes_after=len(proto.graph.node),
+        outputs=tuple(outputs),
+        methods=tuple(
+            name
+            for name, method in METHODS.items()
+            if {*method.outputs} <= {*outputs} and not (fixed_size and method.multi_scale)
+        ),
+        several_targets=several_targets,
     )
 
 
 def default_scales(input_size: int) -> tuple[int, ...]:
     """Return the image sizes of CAMERAS for a model made for `input_size`."""
     return tuple(round(input_size * (1 + PUBLISHED_STEP * step)) for step in range(SCALES))
+
+
+def _outputs_for(methods: Sequence[str]) -> list[str]:
+    """Return the outputs that methods need besides logits and activation."""
+    if isinstance(methods, str):
+        raise OptionError(f"methods is {methods!r}, expected a list of names such as [{methods!r}]")
+    names = [name for given in methods for name in (METHODS if given == ALL else [given])]
+    needed = {output for name in names for output in find_method(name).outputs}
+    return [output for output in OUTPUTS if output == "gradient" or output in needed]
+
+
+def _instrumented(
+    classifier: GraphClassifier,
+    outputs: Sequence[str],
+    mean: list[float],
+    std: list[float],
+    input_size: int,
+) -> tuple[onnx.ModelProto, bool]:
+    """Instrument for several targets per image if that works, else for one."""
+    try:
+        model = instrument(classifier, mean=mean, std=std, outputs=outputs, several_targets=True)
+    except NotRepeatableError:
+        pass
+    else:
+        proto = ir.to_proto(model)
+        error = parity.of_several_targets(
+            proto, size=input_size, channels=len(mean), classes=classifier.classes
+        )
+        # What kinks may cost in float32; a wrong graph is off by much more.
+        if error <= parity.KINK_LIMIT:
+            return proto, True
+    return ir.to_proto(instrument(classifier, mean=mean, std=std, outputs=outputs)), False
 
 
 def _open(

@@ -1,9 +1,9 @@
 """The gradient inside an explainer against finite differences, for models without an original.
 
 A bare ONNX model has no autograd to compare with. So the part of the explainer from the activation
-to the logits and the gradient is cut out, run in float64 with ONNX's own reference implementation
-at a generic point (random noise added to a real activation: at ties of zeros behind a Relu no
-derivative exists), and its gradient is compared with central differences of its logits.
+(or the image) to the logits and the gradient is cut out, run in float64 with ONNX's own reference
+implementation at a generic point (random noise added to a real activation: at ties of zeros behind
+a Relu no derivative exists), and its gradient is compared with central differences of its logits.
 """
 
 from __future__ import annotations
@@ -27,93 +27,107 @@ STEP: Final = 1e-6
 
 
 def gradient_error(
-    explainer: onnx.ModelProto, *, sizes: Sequence[int], channels: int, classes: int
+    explainer: onnx.ModelProto,
+    *,
+    gradient: str = "gradient",
+    wrt: str = "activation",
+    sizes: Sequence[int],
+    channels: int,
+    classes: int,
 ) -> float:
     """Return the largest error of a directional derivative, relative to the gradient's norm.
 
     Args:
         explainer: An instrumented classifier.
+        gradient: The output to check.
+        wrt: What it is the gradient with respect to: "activation" or "image".
         sizes: Image sizes to compare at, two images of two classes each.
         channels: Number of channels of an image.
         classes: Number of classes.
     """
-    tail, boundary = _cut_at_activation(explainer)
-    tail_evaluator = evaluator(in_float64(tail))
-    front = onnx.ModelProto()
-    front.CopyFrom(explainer)
-    del front.graph.output[1:]
-    front.graph.output[0].CopyFrom(onnx.helper.make_empty_tensor_value_info("activation"))
-    front.graph.output.extend(onnx.helper.make_empty_tensor_value_info(b) for b in boundary)
-    session = open_session(front.SerializeToString())
+    tail, boundary = cut_behind(explainer, wrt, ["logits", gradient])
+    whole = evaluator(in_float64(tail))
+    forward = evaluator(in_float64(cut_behind(explainer, wrt, ["logits"])[0]))
+    front = open_session(_with_outputs(explainer, boundary).SerializeToString())
     worst = 0.0
     for seed, size in enumerate(sizes):
         images = random_images(size, channels=channels, seed=seed)
         targets = two_targets(classes, seed=seed)
         feeds = {"image": images, "target": np.array(targets)}
-        activation, *fixed = session.run(["activation", *boundary], feeds)
-        given = {name: doubled(value) for name, value in zip(boundary, fixed, strict=True)}
-        worst = max(worst, _error_at(tail_evaluator, activation, given, targets, seed))
+        values = dict(zip(boundary, front.run(boundary, feeds), strict=True)) if boundary else feeds
+        given = {name: doubled(value) for name, value in (feeds | values).items()}
+        worst = max(worst, _error_at(whole, forward, given, wrt, targets, seed))
     return worst
 
 
 def _error_at(
-    tail: onnx.reference.ReferenceEvaluator,
-    activation: NDArray[np.float32],  # [B, k, h, w]
-    given: dict[str, NDArray[Any]],
+    whole: onnx.reference.ReferenceEvaluator,
+    forward: onnx.reference.ReferenceEvaluator,
+    given: dict[str, NDArray[Any]],  # among them x [B, k, h, w]
+    wrt: str,
     targets: list[int],
     seed: int,
 ) -> float:
     generator = np.random.default_rng(seed)
-    unit = float(np.sqrt(np.mean(activation.astype(np.float64) ** 2))) or 1.0
-    point = activation + 1e-2 * unit * generator.standard_normal(activation.shape)
+    x = given[wrt]
+    unit = float(np.sqrt(np.mean(x**2))) or 1.0
+    point = x + 1e-2 * unit * generator.standard_normal(x.shape)
 
-    def run(where: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        feeds = {"activation": where, "target": np.array(targets), **given}
-        outputs: Any = tail.run(None, feeds)
-        logits, gradient = outputs
+    def run(tail: onnx.reference.ReferenceEvaluator, where: NDArray[np.float64]) -> Any:
+        outputs: Any = tail.run(None, {**given, wrt: where})
+        logits, *gradient = outputs
         return logits[np.arange(len(targets)), targets], gradient
 
-    _, gradient = run(point)
-    gradient = np.broadcast_to(gradient, point.shape)
+    gradient = np.broadcast_to(run(whole, point)[1][0], point.shape)
     norm = np.sqrt((gradient**2).sum(axis=(1, 2, 3)))  # [B]
     worst = 0.0
     for _ in range(DIRECTIONS):
         direction = generator.standard_normal(point.shape)
         step = STEP * unit
-        difference = (
-            (run(point + step * direction)[0] - run(point - step * direction)[0]) / 2 / step
-        )
+        sides = [run(forward, point + sign * step * direction)[0] for sign in (1, -1)]
+        difference = (sides[0] - sides[1]) / 2 / step
         error = np.abs(difference - (gradient * direction).sum(axis=(1, 2, 3)))
         worst = max(worst, float((error / np.maximum(norm, 1e-300)).max()))
     return worst
 
 
-def _cut_at_activation(explainer: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """Return the part behind the activation, and the other tensors that it reads."""
+def _with_outputs(explainer: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Return an explainer with other outputs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(explainer)
+    del copy.graph.output[:]
+    copy.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    return copy
+
+
+def cut_behind(
+    explainer: onnx.ModelProto, wrt: str, outputs: Sequence[str]
+) -> tuple[onnx.ModelProto, list[str]]:
+    """Return the part behind a tensor, and which computed tensors it reads, `wrt` included."""
     graph = explainer.graph
-    behind = {"activation", "target"}
+    behind = {wrt, "target"}
     for node in graph.node:
-        if any(name in behind for name in node.input) and "activation" not in node.output:
+        if any(name in behind for name in node.input) and wrt not in node.output:
             behind.update(node.output)
-    needed = {"logits", "gradient"}
+    needed = set(outputs)
     nodes: list[onnx.NodeProto] = []
     boundary: list[str] = []
     for node in reversed(graph.node):
-        outputs = [name for name in node.output if name in needed]
-        if not outputs or "activation" in outputs:
+        found = [name for name in node.output if name in needed]
+        if not found:
             continue
-        if outputs[0] in behind:
+        if wrt not in found and found[0] in behind:
             nodes.append(node)
             needed.update(node.input)
         else:
-            boundary.extend(outputs)
-    boundary += [name for name in needed if name == "image"]
+            boundary.extend(found)
+    inputs = {"target", *boundary, *({"image"} & needed)}
     make = onnx.helper.make_empty_tensor_value_info
     tail = onnx.helper.make_graph(
         nodes[::-1],
         "tail",
-        inputs=[make(name) for name in ("activation", "target", *boundary)],
-        outputs=[make("logits"), make("gradient")],
+        inputs=[make(name) for name in sorted(inputs)],
+        outputs=[make(name) for name in outputs],
         initializer=[tensor for tensor in graph.initializer if tensor.name in needed],
     )
     return onnx.helper.make_model(tail, opset_imports=explainer.opset_import), boundary

@@ -25,7 +25,20 @@ Array = NDArray[np.float64]
 def evaluator(model: onnx.ModelProto) -> onnx.reference.ReferenceEvaluator:
     """Return an evaluator of a model."""
     return onnx.reference.ReferenceEvaluator(
-        model, new_ops=[AveragePool, Conv, ConvTranspose, Erf, LRN, LpNormalization, MaxPool, Pad]
+        model,
+        new_ops=[
+            AveragePool,
+            Conv,
+            ConvTranspose,
+            Erf,
+            GlobalLpPool,
+            GlobalMaxPool,
+            LRN,
+            LpNormalization,
+            LpPool,
+            MaxPool,
+            Pad,
+        ],
     )
 
 
@@ -72,7 +85,7 @@ class Conv(OpRun):
 
 
 class ConvTranspose(OpRun):
-    """Transposed convolution with explicit padding."""
+    """Transposed convolution."""
 
     op_domain = ""
 
@@ -92,12 +105,17 @@ class ConvTranspose(OpRun):
             dilation=slide.dilations,
             groups=options.get("group") or 1,
         )
+        begins, ends = slide.begins, [e - more for e, more in zip(slide.ends, extra, strict=True)]
+        automatic = options.get("auto_pad") or "NOTSET"
+        wanted = options.get("output_shape")
+        if wanted is None and automatic.startswith("SAME"):
+            wanted = [n * s for n, s in zip(slide.sizes, slide.strides, strict=True)]
+        if wanted is not None:
+            total = [n - out for n, out in zip(y.shape[2:], wanted[-slide.axes :], strict=True)]
+            less, more = [max(t, 0) // 2 for t in total], [t - max(t, 0) // 2 for t in total]
+            begins, ends = (less, more) if automatic == "SAME_UPPER" else (more, less)
         # Negative padding cuts; the output padding makes room for cells that no window reaches.
-        cut = [
-            amount
-            for begin, end, more in zip(slide.begins, slide.ends, extra, strict=True)
-            for amount in (more - end, -begin)
-        ]
+        cut = [-amount for pair in zip(ends, begins, strict=True) for amount in pair]
         return (functional.pad(y, cut[::-1]).contiguous().numpy(),)
 
 
@@ -126,6 +144,37 @@ class AveragePool(OpRun):
         )
         number = slide.cut(ones, 0).sum(dim=axes)
         return ((slide.windows(x, 0).sum(dim=axes) / number).numpy(),)
+
+
+class LpPool(OpRun):
+    """Norm under a window."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, p: int | None = None, **attributes: Any) -> tuple[Array]:
+        windows = _Slide(x, attributes["kernel_shape"], attributes).windows(x, 0)
+        axes = tuple(range(x.ndim, windows.ndim))
+        return (torch.linalg.vector_norm(windows, ord=p or 2, dim=axes).numpy(),)
+
+
+class GlobalLpPool(OpRun):
+    """Norm of an image."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, p: int | None = None) -> tuple[Array]:
+        axes = tuple(range(2, x.ndim))
+        norm = torch.linalg.vector_norm(_tensor(x), ord=p or 2, dim=axes, keepdim=True)
+        return (norm.numpy(),)
+
+
+class GlobalMaxPool(OpRun):
+    """Maximum of an image."""
+
+    op_domain = ""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
 class Erf(OpRun):

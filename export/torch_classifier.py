@@ -101,7 +101,7 @@ class TorchClassifier:
     def reference(
         self, images: Array, targets: Sequence[int], *, dtype: torch.dtype = torch.float32
     ) -> dict[str, NDArray[np.floating]]:
-        """Compute logits, activation and gradient with torch autograd.
+        """Compute logits, activation and gradients with torch autograd.
 
         Args:
             images: [B, channels, H, W] in 0..255.
@@ -109,15 +109,21 @@ class TorchClassifier:
             dtype: Precision to compute in.
 
         Returns:
-            `logits` [B, classes], `activation` [B, k, h, w] and `gradient` [B, k, h, w].
+            `logits` [B, classes], `activation` [B, k, h, w], `gradient` [B, k, h, w] and
+            `image_gradient` [B, channels, H, W].
         """
         module = self.module if dtype == torch.float32 else copy.deepcopy(self.module).to(dtype)
-        scaled = torch.from_numpy(images).to(dtype) / 255
-        normalised = ((scaled - self._mean.to(dtype)) / self._std.to(dtype)).requires_grad_()
+        raw = torch.from_numpy(images).to(dtype).requires_grad_()
+        normalised = (raw / 255 - self._mean.to(dtype)) / self._std.to(dtype)
         logits, activation = run_tapped(module, self.tap, normalised)
         score = logits[torch.arange(len(images)), torch.tensor(list(targets))].sum()
-        (gradient,) = torch.autograd.grad(score, activation)
-        tensors = {"logits": logits, "activation": activation, "gradient": gradient}
+        gradient, image_gradient = torch.autograd.grad(score, [activation, raw])
+        tensors = {
+            "logits": logits,
+            "activation": activation,
+            "gradient": gradient,
+            "image_gradient": image_gradient,
+        }
         return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
 
     def sha256(self) -> str:

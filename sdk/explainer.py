@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Self
@@ -17,15 +16,12 @@ from klieg.backends import Backend, open_backend
 from klieg.errors import ImageError, InputError, OptionError, TargetError
 from klieg.explainer_file import ExplainerInfo, read_explainer
 from klieg.explanation import Explanation, concatenate, normalise
-from klieg.images.arrays import as_image
-from klieg.images.decoding import read_image
-from klieg.images.fitting import Fit, Placement, fit_image
+from klieg.images.fitting import Fit
+from klieg.loading import Image as Image
+from klieg.loading import Loaded, as_batch, listed_images, load
 from klieg.methods.passes import Passes
-from klieg.methods.table import METHODS
-from klieg.targets import Target, is_single, paired, resolve_target
-
-Image = NDArray[Any] | str | os.PathLike[str]
-"""One photo: [H, W, 3] RGB in 0..255, or the path of a JPEG, PNG or BMP file."""
+from klieg.methods.table import checked_options, find_method
+from klieg.targets import Targets, is_single
 
 LARGEST_SCALE: Final = 2**14
 
@@ -66,8 +62,9 @@ class Explainer:
         file = read_explainer(path)
         self._info = file.info
         self._channels, self._classes = file.channels, file.classes
-        self._fixed_size = file.fixed_size
+        self._fixed_size, self._outputs = file.fixed_size, file.outputs
         self._backend = open_backend(backend, file, providers=providers, threads=threads)
+        self._passes = Passes(self._backend, file.info, several_targets=file.several_targets)
         self._versions = {
             "klieg": importlib.metadata.version("klieg"),
             **self._backend.versions,
@@ -85,33 +82,58 @@ class Explainer:
         return self._backend
 
     @property
+    def passes(self) -> Passes:
+        """Checked passes through the engine, as the methods use them."""
+        return self._passes
+
+    @property
     def classes(self) -> int:
         """Number of classes."""
         return self._classes
+
+    def check_outputs(self, name: str, outputs: Iterable[str], *, export_for: str) -> None:
+        """Raise OptionError if the file lacks an output that `name` needs."""
+        missing = sorted(set(outputs) - self._outputs)
+        if missing:
+            raise OptionError(
+                f"{name} needs the output {missing[0]!r}, which this explainer file lacks: "
+                f"export the model again with `--methods {export_for}`"
+            )
 
     def explain(
         self,
         images: NDArray[Any] | Image | Iterable[Image],
         *,
         method: str = "cameras",
-        target: Target | Iterable[Target] = None,
+        target: Targets = None,
         scales: Sequence[int] | None = None,
         fit: Fit = "crop",
         batch_size: int = 8,
+        **options: float,
     ) -> Explanation:
         """Explain images.
 
         Args:
             images: [B, H, W, 3] RGB in 0..255 (uint8; other numeric types if in that range), or a
                 list of [H, W, 3] arrays and paths, sizes may differ.
-            method: "cameras", "gradcam" or "hirescam".
+            method: What to compute.
+                From the layer: "cameras", "gradcam", "gradcam++", "hirescam", "layercam",
+                "normgrad", "linear_approx", and "cam" where pool and linear layer follow.
+                From a file exported for them: "saliency", "gradient_x_input", "smoothgrad",
+                "integrated_gradients", "guided_backprop", "deconvnet", "excitation_backprop",
+                "contrastive_excitation".
+                From any file, by thousands of passes: "rise".
             target: The class to explain: a number, a name, None for the predicted one, or a list
-                with one of these per image.
+                with one of these per image, or with a list of these per image: the result then
+                has one row per image and class, in order.
             scales: Ascending image sizes in pixels of a multi-scale method; the maps have the
                 first. None for the file's own.
             fit: How a photo becomes square: "crop" its centre, "letterbox" it between grey bars, or
                 "stretch" it.
             batch_size: Number of images that are in memory with all their activations at once.
+            **options: Numbers that the method takes: "smoothgrad" samples (25), noise (0.15 of the
+                image's range) and seed (0); "integrated_gradients" steps (32); "rise" masks
+                (2000), cells (7 along each side), visible (0.5 of them) and seed (0).
 
         Returns:
             Maps, raw maps, logits and more, in the order of the images.
@@ -119,10 +141,11 @@ class Explainer:
         Raises:
             ImageError: an image is unreadable, too large, or of a wrong shape, type or range.
             TargetError: a class does not exist, or their number is not that of the images.
-            OptionError: an option has an impossible value.
+            OptionError: an option has an impossible value, the method has no such option, or the
+                file was not exported for it.
             BackendError: the engine failed, or the model returned NaN.
         """
-        listed = _listed(images)
+        listed = listed_images(images)
         if not listed:
             raise InputError("got no images, expected at least one")
         if not is_single(target):
@@ -133,8 +156,9 @@ class Explainer:
                     "or a single one for all"
                 )
         parts = self.explain_iter(
-            listed, method=method, target=target, scales=scales, fit=fit, batch_size=batch_size
-        )
+            listed, method=method, target=target, scales=scales, fit=fit, batch_size=batch_size,
+            on_image_error=None, **options,
+        )  # fmt: skip
         return concatenate(list(parts))
 
     def explain_iter(
@@ -142,11 +166,12 @@ class Explainer:
         images: Iterable[Image],
         *,
         method: str = "cameras",
-        target: Target | Iterable[Target] = None,
+        target: Targets = None,
         scales: Sequence[int] | None = None,
         fit: Fit = "crop",
         batch_size: int = 8,
         on_image_error: Callable[[ImageError], None] | None = None,
+        **options: float,
     ) -> Iterator[Explanation]:
         """Explain any number of images with flat memory: one Explanation per batch, as they come.
 
@@ -159,6 +184,7 @@ class Explainer:
             batch_size: See `explain`.
             on_image_error: Called with the error of an image that cannot be used, which is then
                 left out; None raises the error.
+            **options: See `explain`.
 
         Yields:
             Explanations of `batch_size` images, of fewer at the end.
@@ -166,11 +192,16 @@ class Explainer:
         Raises:
             KliegError: as `explain`, when the batch with the offending image is due.
         """
+        checked = checked_options(method, options)
         sizes = self._sizes(method, scales)
+        self.check_outputs(f"method {method!r}", find_method(method).outputs, export_for=method)
         if batch_size < 1:
             raise OptionError(f"batch_size is {batch_size}, expected at least 1")
-        loaded = self._load(images, target, sizes[0], fit, on_image_error)
-        return self._batches(loaded, method, sizes, batch_size)
+        loaded = load(
+            images, target, size=sizes[0], fit=fit, classes=self._classes,
+            class_names=self._info.class_names, on_image_error=on_image_error,
+        )  # fmt: skip
+        return self._batches(loaded, method, sizes, checked, batch_size)
 
     def close(self) -> None:
         """Free the engine."""
@@ -188,45 +219,27 @@ class Explainer:
         self.close()
 
     def _batches(
-        self, loaded: Iterator[_Loaded], method: str, sizes: tuple[int, ...], batch_size: int
-    ) -> Iterator[Explanation]:
-        while batch := list(islice(loaded, batch_size)):
-            yield self._explain_batch(batch, method, sizes)
-
-    def _load(
         self,
-        images: Iterable[Image],
-        target: Target | Iterable[Target],
-        size: int,
-        fit: Fit,
-        on_image_error: Callable[[ImageError], None] | None,
-    ) -> Iterator[_Loaded]:
-        for number, (image, one) in enumerate(paired(images, target)):
-            index = resolve_target(one, classes=self._classes, names=self._info.class_names)
-            try:
-                if isinstance(image, str | os.PathLike):
-                    photo, name = read_image(image), os.fspath(image)
-                else:
-                    photo, name = as_image(image), str(number)
-            except ImageError as error:
-                named = type(error)(f"image {number}: {error}")
-                if on_image_error is None:
-                    raise named from error
-                on_image_error(named)
-                continue
-            fitted, placement = fit_image(photo, size, fit)
-            yield _Loaded(photo, name, fitted, placement, index)
+        loaded: Iterator[Loaded],
+        method: str,
+        sizes: tuple[int, ...],
+        options: Mapping[str, float],
+        batch_size: int,
+    ) -> Iterator[Explanation]:
+        while images := list(islice(loaded, batch_size)):
+            yield self._explain_batch(images, method, sizes, options)
 
     def _explain_batch(
-        self, batch: Sequence[_Loaded], method: str, sizes: tuple[int, ...]
+        self,
+        images: Sequence[Loaded],
+        method: str,
+        sizes: tuple[int, ...],
+        options: Mapping[str, float],
     ) -> Explanation:
-        images = np.empty((len(batch), self._channels, sizes[0], sizes[0]), dtype=np.float32)
-        for image, loaded in zip(images, batch, strict=True):
-            image[...] = loaded.fitted.transpose(2, 0, 1)
-        targets = np.array([loaded.target for loaded in batch], dtype=np.int64)
-        function = METHODS[method].function
-        result = function(Passes(self._backend), images, targets, sizes)
+        batch = as_batch(images, self._channels)
+        result = find_method(method).function(self._passes, batch, sizes, **options)
         maps, degenerate = normalise(result.raw)
+        rows = [images[owner] for owner in batch.owner]
         return Explanation(
             maps=maps,
             raw=result.raw,
@@ -236,56 +249,35 @@ class Explainer:
             degenerate=degenerate,
             scales=sizes,
             method=method,
-            photos=tuple(loaded.photo for loaded in batch),
-            names=tuple(loaded.name for loaded in batch),
-            placements=tuple(loaded.placement for loaded in batch),
+            photos=tuple(row.photo for row in rows),
+            names=tuple(row.name for row in rows),
+            placements=tuple(row.placement for row in rows),
             class_names=self._info.class_names,
             probability=self._info.probability,
             versions=self._versions,
         )
 
     def _sizes(self, method: str, scales: Sequence[int] | None) -> tuple[int, ...]:
-        """Check the method and the scales, and return the image sizes of its passes."""
-        if method not in METHODS:
-            raise OptionError(f"unknown method {method!r}, expected one of {sorted(METHODS)}")
+        """Check the scales, and return the image sizes of its passes."""
+        multi_scale = find_method(method).multi_scale
         size = self._info.input_size
         if scales is None:
-            if METHODS[method].multi_scale and self._fixed_size:
+            if multi_scale and self._fixed_size:
                 raise OptionError(
                     f"method {method!r} needs several image sizes, but this model takes "
-                    f"{size} x {size} pixels only: use 'gradcam' or 'hirescam', or scales=[{size}]"
+                    f"{size} x {size} pixels only: use one like 'gradcam', or scales=[{size}]"
                 )
-            return self._info.scales if METHODS[method].multi_scale else (size,)
+            return self._info.scales if multi_scale else (size,)
         sizes = tuple(scales)
         whole = all(isinstance(s, int | np.integer) and 1 <= s <= LARGEST_SCALE for s in sizes)
         if not sizes or not whole or list(sizes) != sorted(set(sizes)):
             raise OptionError(
                 f"scales are {list(sizes)}, expected ascending pixel sizes in 1..{LARGEST_SCALE}"
             )
-        if not METHODS[method].multi_scale and len(sizes) != 1:
+        if not multi_scale and len(sizes) != 1:
             raise OptionError(f"method {method!r} uses one scale, got {len(sizes)}")
         if self._fixed_size and sizes != (size,):
             raise OptionError(
                 f"scales are {list(sizes)}, but this model takes {size} x {size} pixels only"
             )
         return tuple(int(s) for s in sizes)
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """One image on its way into a batch."""
-
-    photo: NDArray[Any]  # [H, W, 3]
-    name: str
-    fitted: NDArray[np.float32]  # [S, S, 3] in 0..255
-    placement: Placement
-    target: int
-
-
-def _listed(images: NDArray[Any] | Image | Iterable[Image]) -> list[Image]:
-    if isinstance(images, str | os.PathLike):
-        return [images]
-    if isinstance(images, np.ndarray) and images.ndim != 4:
-        hint = ": for a single image pass image[None]" if images.ndim == 3 else ""
-        raise ImageError(f"got an array of shape {list(images.shape)}, expected [B, H, W, 3]{hint}")
-    return list(images)

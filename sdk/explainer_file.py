@@ -3,7 +3,11 @@
 One `.onnx` with nothing beside it. Inputs: `image` float32 [batch, channels, height, width], RGB in
 0..255, and `target` int64 [batch], -1 for the predicted class. Outputs: `logits` [batch, classes],
 `activation` [batch, k, h, w], `gradient` of the same shape or [batch, k, 1, 1] where it is the same
-everywhere. Everything else stands in `metadata_props` under `klieg.*`.
+everywhere. A file made for more methods also has some of `image_gradient`, `guided_gradient`,
+`deconvnet_gradient` (of the shape of the image), `excitation` and `contrast` (of the shape of the
+activation). If `target` is [targets] instead, it takes n classes per image, those of the first
+image first: `gradient`, `excitation` and `contrast` then have batch * n rows, and the image is
+passed forward once. Everything else stands in `metadata_props` under `klieg.*`.
 """
 
 from __future__ import annotations
@@ -22,6 +26,10 @@ from klieg.onnx_file import OnnxFacts, read_onnx
 FORMAT: Final = 1
 Probability = Literal["softmax", "sigmoid"]
 
+IMAGE_OUTPUTS: Final = frozenset({"image_gradient", "guided_gradient", "deconvnet_gradient"})
+"""Gradients by the image, which a file with several targets sums over the targets of an image."""
+LAYER_OUTPUTS: Final = frozenset({"excitation", "contrast"})
+
 
 @dataclass(frozen=True)
 class ExplainerInfo:
@@ -35,6 +43,10 @@ class ExplainerInfo:
     """Default image sizes of multi-scale methods, ascending; one entry if the size is fixed."""
     source_sha256: str
     """Digest of the original model."""
+    mean: tuple[float, ...]
+    """Mean per channel of the images the model was trained on, in 0..1 units."""
+    std: tuple[float, ...]
+    """Standard deviation per channel, in 0..1 units."""
     class_names: tuple[str, ...] | None = None
     """One name per class, None if the exporter was given none."""
     probability: Probability = "softmax"
@@ -53,6 +65,8 @@ class ExplainerInfo:
             "input_size": self.input_size,
             "scales": list(self.scales),
             "source_sha256": self.source_sha256,
+            "mean": list(self.mean),
+            "std": list(self.std),
             "class_names": None if self.class_names is None else list(self.class_names),
             "probability": self.probability,
             "parity": dict(self.parity),
@@ -82,6 +96,17 @@ class ExplainerFile:
         return _fixed(self.facts.outputs["logits"].shape[1])
 
     @property
+    def outputs(self) -> frozenset[str]:
+        """What the file can compute."""
+        return frozenset(self.facts.outputs)
+
+    @property
+    def several_targets(self) -> bool:
+        """True if the file takes several classes per image in one pass."""
+        size = self.facts.inputs["target"].shape[0]
+        return isinstance(size, str) and size != self.facts.inputs["image"].shape[0]
+
+    @property
     def fixed_size(self) -> bool:
         """True if the model takes images of one size only."""
         return any(isinstance(size, int) for size in self.facts.inputs["image"].shape[2:])
@@ -103,6 +128,7 @@ def read_explainer(path: str | os.PathLike[str]) -> ExplainerFile:
         facts = read_onnx(data)
         info = _info(facts)
         _check_tensors(facts)
+        _check_channels(facts, info)
     except ExplainerFileError as error:
         raise type(error)(f"{path}: {error}") from error
     return ExplainerFile(path, data, info, facts, hashlib.sha256(data).hexdigest())
@@ -132,6 +158,8 @@ def _info(facts: OnnxFacts) -> ExplainerInfo:
         input_size=_size(values.get("input_size"), "input_size"),
         scales=_scales(values),
         source_sha256=_text(values, "source_sha256"),
+        mean=_statistics(values, "mean", lowest=0),
+        std=_statistics(values, "std", lowest=1e-9),
         class_names=_class_names(values),
         probability=_probability(values),
         parity=_table(values, "parity", (int, float)),
@@ -162,6 +190,19 @@ def _scales(values: Mapping[str, Any]) -> tuple[int, ...]:
             f"metadata 'klieg.scales' is {given!r}, expected ascending sizes from the input size on"
         )
     return scales
+
+
+def _statistics(values: Mapping[str, Any], key: str, *, lowest: float) -> tuple[float, ...]:
+    given = values.get(key)
+    numbers = isinstance(given, list) and all(
+        isinstance(v, int | float) and not isinstance(v, bool) and lowest <= v <= 1 for v in given
+    )
+    if not numbers:
+        raise ExplainerFileError(
+            f"metadata 'klieg.{key}' is {given!r}, expected a number in 0..1 per channel: "
+            "export the model again"
+        )
+    return tuple(float(value) for value in given)  # type: ignore[union-attr]  # a list: see above
 
 
 def _class_names(values: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -197,6 +238,8 @@ def _check_tensors(facts: OnnxFacts) -> None:
         "activation": (facts.outputs, "float32", 4),
         "gradient": (facts.outputs, "float32", 4),
     }
+    for name in (IMAGE_OUTPUTS | LAYER_OUTPUTS) & set(facts.outputs):
+        expected[name] = (facts.outputs, "float32", 4)
     for name, (tensors, dtype, rank) in expected.items():
         tensor = tensors.get(name)
         if tensor is None or tensor.dtype != dtype or len(tensor.shape) != rank:
@@ -208,6 +251,24 @@ def _check_tensors(facts: OnnxFacts) -> None:
     unknown = set(facts.inputs) - {"image", "target"}
     if unknown:
         raise ExplainerFileError(f"unexpected inputs {sorted(unknown)}: export the model again")
+
+
+def _check_channels(facts: OnnxFacts, info: ExplainerInfo) -> None:
+    """Compare the numbers of channels that must be the same."""
+    channels = _fixed(facts.inputs["image"].shape[1])
+    if not len(info.mean) == len(info.std) == channels:
+        raise ExplainerFileError(
+            f"{len(info.mean)} means and {len(info.std)} stds for {channels} channels: "
+            "export the model again"
+        )
+    layer = facts.outputs["activation"].shape[1]
+    for name in ("gradient", *sorted(IMAGE_OUTPUTS | LAYER_OUTPUTS)):
+        expected = channels if name in IMAGE_OUTPUTS else layer
+        got = facts.outputs[name].shape[1] if name in facts.outputs else expected
+        if isinstance(got, int) and isinstance(expected, int) and got != expected:
+            raise ExplainerFileError(
+                f"output {name!r} has {got} channels, expected {expected}: export the model again"
+            )
 
 
 def _fixed(size: int | str | None) -> int:

@@ -17,7 +17,10 @@ from klieg.images.fitting import Placement
 
 @dataclass(frozen=True)
 class Explanation:
-    """Saliency maps of B images, in the order given, with everything they rest on."""
+    """Saliency maps of B images, in the order given, with everything they rest on.
+
+    Where several classes were asked of an image, it stands here once per class: B counts pairs.
+    """
 
     maps: NDArray[np.float32]
     """[B, S, S] in 0..1 on the model's input grid: relu of `raw`, scaled to its own maximum."""
@@ -54,11 +57,7 @@ class Explanation:
     @property
     def probabilities(self) -> NDArray[np.float32]:
         """[B, classes] in 0..1."""
-        logits = self.logits.astype(np.float64)
-        if self.probability == "sigmoid":
-            return (0.5 * (1 + np.tanh(logits / 2))).astype(np.float32)  # cannot overflow
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
+        return probabilities(self.logits, self.probability)
 
     def class_name(self, index: int) -> str:
         """Return the name of class `index`, its number if the file has no names."""
@@ -89,6 +88,15 @@ class Explanation:
 
         results = ResultFolder(Path(folder))
         return [results.save(self, i).overlay for i in range(len(self))]
+
+
+def probabilities(logits: NDArray[np.float32], kind: Probability) -> NDArray[np.float32]:
+    """Turn logits [B, classes] into probabilities [B, classes] in 0..1."""
+    exact = logits.astype(np.float64)
+    if kind == "sigmoid":
+        return (0.5 * (1 + np.tanh(exact / 2))).astype(np.float32)  # cannot overflow
+    powers = np.exp(exact - exact.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def normalise(raw: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.atomic import atomic_path
-from klieg.methods.table import METHODS
+from klieg.methods.table import find_method
 from klieg.rendering import overlay
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _title(explanation: Explanation, i: int) -> str:
 
 
 def _subtitle(explanation: Explanation, i: int) -> str:
-    parts = [METHODS[explanation.method].title]
+    parts = [find_method(explanation.method).title]
     if len(explanation.scales) > 1:
         parts.append(f"{explanation.scales_used[i].sum()} of {len(explanation.scales)} scales")
     predicted = int(explanation.logits[i].argmax())

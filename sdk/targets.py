@@ -11,6 +11,8 @@ from typing import Any, Final, TypeGuard, TypeVar
 from klieg.errors import TargetError
 
 Target = int | str | None
+Targets = Target | Iterable[Target | Iterable[Target]]
+"""One class for all images; or one per image, or several per image."""
 PREDICTED: Final = -1
 T = TypeVar("T")
 
@@ -40,13 +42,23 @@ def resolve_target(target: Target, *, classes: int, names: tuple[str, ...] | Non
     return int(target)
 
 
-def is_single(target: Target | Iterable[Target]) -> TypeGuard[Target]:
-    """Return True for one target for all images, False for one per image."""
+def resolve_targets(
+    targets: Target | Iterable[Target], *, classes: int, names: tuple[str, ...] | None
+) -> tuple[int, ...]:
+    """Return the numbers of the classes asked of one image; see `resolve_target`."""
+    listed = [targets] if is_single(targets) else list(targets)  # type: ignore[arg-type]
+    if not listed:
+        raise TargetError("got an empty list of targets for an image, expected at least one")
+    return tuple(resolve_target(one, classes=classes, names=names) for one in listed)
+
+
+def is_single(target: Targets) -> TypeGuard[Target]:
+    """Return True for one target, False for several."""
     return isinstance(target, str) or not isinstance(target, Iterable)
 
 
-def paired(images: Iterable[T], target: Target | Iterable[Target]) -> Iterator[tuple[T, Target]]:
-    """Yield every image with its target.
+def paired(images: Iterable[T], target: Targets) -> Iterator[tuple[T, Target | Iterable[Target]]]:
+    """Yield every image with its target or targets.
 
     Raises:
         TargetError: there are more images than targets, or more targets than images.

@@ -79,22 +79,32 @@ def differentiate(
     Raises:
         GradientError: see `add_gradient`.
     """
-    classes = _checked_classes(score)
     if wrt.dtype is not None and not wrt.dtype.is_floating_point():
         raise GradientError(f"tensor {wrt.name!r} is {wrt.dtype}, expected a floating-point tensor")
     taken = {value.name for value in graph_values(graph)} & {TARGET, GRADIENT}
     if taken:
         raise GradientError(f"the model already has a tensor {taken.pop()!r}: rename it first")
     op = Emitter(graph)
+    seed = one_hot_seed(op, score, add_target(graph, score))
+    return pull_back(op, graph, score=score, seed=seed, wrt=wrt, rules=rules)
+
+
+def add_target(graph: ir.Graph, score: ir.Value) -> ir.Value:
+    """Append the input `target`, int64 [batch]."""
     batch = ir.Shape([score.shape[0]] if score.shape is not None else [None])
     target = ir.Value(name=TARGET, type=ir.TensorType(ir.DataType.INT64), shape=batch)
     graph.inputs.append(target)
+    return target
+
+
+def one_hot_seed(op: Emitter, score: ir.Value, target: ir.Value) -> Cotangent:
+    """Return d score[b, target[b]] / d score; -1 stands for the class with the largest score."""
+    classes = _checked_classes(score)
     predicted = op.ArgMax(score, axis=1, keepdims=0)
     chosen = op.Where(op.Less(target, 0), predicted, target)
     numpy_type = (score.dtype or ir.DataType.FLOAT).numpy()
     off_on = op.constant(np.array([0, 1], dtype=numpy_type))
-    seed = Cotangent(op.OneHot(chosen, classes, off_on, axis=-1), hot=chosen)
-    return pull_back(op, graph, score=score, seed=seed, wrt=wrt, rules=rules)
+    return Cotangent(op.OneHot(chosen, classes, off_on, axis=-1), hot=chosen)
 
 
 def find_tensor(graph: ir.Graph, name: str) -> ir.Value:

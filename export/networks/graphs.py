@@ -79,16 +79,7 @@ class NetworkGraphs:
         found = find_classifier(
             self._traced, layer="layer", input_size=self.size, channels=CHANNELS
         )
-        proto: onnx.ModelProto = ir.to_proto(
-            instrument(
-                found.model,
-                image=found.image,
-                logits=found.logits,
-                activation=found.activation,
-                mean=MEAN,
-                std=STD,
-            )
-        )
+        proto: onnx.ModelProto = ir.to_proto(instrument(found, mean=MEAN, std=STD))
         return proto
 
     @cached_property

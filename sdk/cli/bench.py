@@ -75,8 +75,8 @@ def _measure(
     """Return the seconds of each activity in every round, and the peak memory of one map in MiB."""
     from klieg.kernels.contraction import contract
     from klieg.methods.cameras import enlarge_images
-    from klieg.methods.passes import Passes
-    from klieg.methods.single_scale import gradcam
+    from klieg.methods.class_activation import gradcam
+    from klieg.methods.passes import Batch
 
     size, sizes = explainer.info.input_size, explainer.info.scales
     photo = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
@@ -84,10 +84,10 @@ def _measure(
     explainer.explain(photo, target=0, scales=sizes)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    passes, target = Passes(explainer.backend), np.zeros(1, dtype=np.int64)
+    passes, target = explainer.passes, np.zeros(1, dtype=np.int64)
     images = np.ascontiguousarray(photo.transpose(0, 3, 1, 2), dtype=np.float32)
     scaled = [images, *(enlarge_images(images, larger) for larger in sizes[1:])]
-    results = [passes(image, target) for image in scaled]
+    results = [passes(Batch.single(image, target)) for image in scaled]
     activations = [result.activation[0] for result in results]
     gradients = [result.gradient[0] for result in results]
     bare = _bare_classifier(explainer, classifier, threads)
@@ -103,7 +103,7 @@ def _measure(
         "cameras": lambda: explainer.explain(photo, target=0, scales=sizes),
         "fusion": lambda: contract(activations, gradients, (size, size)),
         "bare pass": lambda: bare(normalised[0]),
-        "gradcam": lambda: gradcam(passes, images, target, (size,)),
+        "gradcam": lambda: gradcam(passes, Batch.single(images, target), (size,)),
         "gradcam call": lambda: explainer.explain(photo, target=0, method="gradcam"),
     }
     seconds: dict[str, list[float]] = {name: [] for name in activities}

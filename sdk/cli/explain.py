@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klieg.cli.failure import reported
+from klieg.methods.table import METHODS
 
 if TYPE_CHECKING:
     from klieg.errors import ImageError
@@ -22,6 +23,22 @@ if TYPE_CHECKING:
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
+class Assignment(click.ParamType[tuple[str, float]]):
+    """A name and a number."""
+
+    name = "NAME=NUMBER"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        """Parse the assignment."""
+        name, _, text = value.partition("=")
+        try:
+            return name, int(text) if text.lstrip("-").isdigit() else float(text)
+        except ValueError:
+            self.fail(f"{value!r} is not a name and a number like masks=500", param, ctx)
+
+
 @click.command(short_help="Explain photos.")
 @click.argument("explainer", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True)
@@ -30,11 +47,25 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 )
 @click.option(
     "--method",
-    type=click.Choice(["cameras", "gradcam", "hirescam"]),
+    type=click.Choice(list(METHODS)),
     default="cameras",
     show_default=True,
+    metavar="NAME",
+    help=", ".join(METHODS) + ".",
 )
-@click.option("--target", help="Class to explain, number or name. Default: the predicted class.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    type=Assignment(),
+    help="A number that the method takes, such as masks=500. Repeatable.",
+)
+@click.option(
+    "--target",
+    multiple=True,
+    help="Class to explain, number or name. Repeatable: every photo is explained for each. "
+    "Default: the predicted class.",
+)
 @click.option("--scales", help="Image sizes of CAMERAS, such as 224,324,424.")
 @click.option(
     "--fit",
@@ -51,7 +82,8 @@ def explain(
     images: tuple[str, ...],
     output: Path,
     method: str,
-    target: str | None,
+    options: tuple[tuple[str, float], ...],
+    target: tuple[str, ...],
     scales: str | None,
     fit: Any,
     batch_size: int,
@@ -60,11 +92,12 @@ def explain(
 ) -> None:
     """Explain IMAGES (files, folders or glob patterns) with the file EXPLAINER.
 
-    Writes to the output folder, for every photo, an overlay PNG and the map on the photo's pixels
-    (.npy), and one line in results.jsonl. A photo that cannot be read is reported, the others go
-    on, and the exit code is 1.
+    Writes to the output folder, for every photo and class, an overlay PNG and the map on the
+    photo's pixels (.npy), and one line in results.jsonl. A photo that cannot be read is reported,
+    the others go on, and the exit code is 1.
     """
     files = _files(images)
+    classes = [int(one) if one.isdigit() else one for one in target]
     with reported():
         from klieg.explainer import Explainer
 
@@ -74,10 +107,11 @@ def explain(
                 files,
                 output,
                 method=method,
-                target=int(target) if target is not None and target.isdigit() else target,
+                target=[classes] * len(files) if classes else None,
                 scales=None if scales is None else _sizes(scales),
                 fit=fit,
                 batch_size=batch_size,
+                **dict(options),
             )
     for failure in failures:
         click.echo(f"Error: {failure}", err=True)
@@ -101,13 +135,14 @@ def _explain_all(
         temporary.open("w", encoding="utf-8") as lines,
         click.progressbar(length=len(files), label="explaining", show_pos=True) as bar,
     ):
-        start = time.perf_counter()
+        start, photo = time.perf_counter(), None
         for explanation in explanations:
             seconds = (time.perf_counter() - start) / len(explanation)
-            for i in range(len(explanation)):
+            for i, name in enumerate(explanation.names):
                 record = _record(explanation, i, folder.save(explanation, i), seconds)
                 lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-                bar.update(1)
+                bar.update(int(name != photo))
+                photo = name
             start = time.perf_counter()
         bar.update(len(failures))
     return failures

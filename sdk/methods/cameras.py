@@ -10,16 +10,13 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from klieg.kernels.contraction import contract
-from klieg.methods.passes import Array, Passes, RawMaps, chosen_classes
+from klieg.methods.passes import Array, Batch, Passes, RawMaps, chosen_classes
 
 
-def cameras(
-    passes: Passes, images: Array, targets: NDArray[np.int64], sizes: Sequence[int]
-) -> RawMaps:
-    """Fuse the scales of each image.
+def cameras(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawMaps:
+    """Fuse the scales of each image; several classes of one image share its passes.
 
     A scale t counts for an image if a class was asked for, or if the class predicted at scale t is
     the one predicted at the first scale. With A* and W* the means over the counted scales of the
@@ -27,22 +24,22 @@ def cameras(
 
     Args:
         passes: The classifier.
-        images: [B, C, S, S] float32 in 0..255.
-        targets: [B], -1 for the predicted class.
+        batch: Images of size S and classes.
         sizes: Image sizes, sizes[0] = S.
     """
-    first = passes(images, targets)
-    classes = chosen_classes(first.logits, targets)
-    used = np.ones((len(images), len(sizes)), dtype=np.bool_)
+    first = passes(batch)
+    classes = chosen_classes(first.logits, batch.targets)
+    used = np.ones((len(classes), len(sizes)), dtype=np.bool_)
     activations = [[activation] for activation in first.activation]
     gradients = [[gradient] for gradient in first.gradient]
     # Largest first: what the engine's allocator keeps for it then serves all smaller ones.
     for scale in range(len(sizes) - 1, 0, -1):
-        larger = passes(enlarge_images(images, sizes[scale]), classes)
-        used[:, scale] = (targets >= 0) | (larger.logits.argmax(axis=1) == classes)
-        for image in np.flatnonzero(used[:, scale]):
-            activations[image].append(larger.activation[image])
-            gradients[image].append(larger.gradient[image])
+        images = enlarge_images(batch.images, sizes[scale])
+        larger = passes(Batch(images, classes, batch.owner))
+        used[:, scale] = (batch.targets >= 0) | (larger.logits.argmax(axis=1) == classes)
+        for row in np.flatnonzero(used[:, scale]):
+            activations[row].append(larger.activation[row])
+            gradients[row].append(larger.gradient[row])
     full = (sizes[0], sizes[0])
     raw = [contract(a, w, full) for a, w in zip(activations, gradients, strict=True)]
     return RawMaps(np.stack(raw), first.logits, classes, used)

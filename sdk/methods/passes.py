@@ -2,79 +2,170 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klieg.backends import Backend
 from klieg.errors import NumericalError
+from klieg.explainer_file import IMAGE_OUTPUTS, ExplainerInfo
 
 Array = NDArray[np.float32]
+Indices = NDArray[np.int64]
 
 PIXELS_PER_PASS: Final = 1_000_000
 """A processor gains nothing from larger batches than about this, but memory grows with them."""
 
+PER_IMAGE: Final = frozenset({"logits", "activation"})
+"""Outputs that do not depend on the class asked for."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B images and N questions: an image and a class each. Results have one row per question."""
+
+    images: Array  # [B, C, H, W] in 0..255
+    targets: Indices  # [N], -1 for the predicted class
+    owner: Indices  # [N] ascending, the number of the image that each question is about
+
+    @classmethod
+    def single(cls, images: Array, targets: Indices) -> Self:
+        """Ask for one class per image: images [B, C, H, W], targets [B]."""
+        return cls(images, targets, np.arange(len(images)))
+
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of a batch at one size."""
+    """One pass of a batch at one size, with one row per question."""
 
-    logits: Array  # [B, classes]
-    activation: list[Array]  # per image [K, h, w]
-    gradient: list[Array]  # per image [K, h, w], or [K, 1, 1] where it is the same everywhere
+    logits: Array  # [N, classes]
+    activation: list[Array]  # N times [K, h, w]; questions about one image share it
+    gradient: list[Array]  # N times [K, h, w], or [K, 1, 1] where it is the same everywhere
 
 
 @dataclass(frozen=True)
 class RawMaps:
     """What a method returns for a batch."""
 
-    raw: Array  # [B, S, S] before relu and scaling
-    logits: Array  # [B, classes] at the first size
-    targets: NDArray[np.int64]  # [B] the classes explained
-    scales_used: NDArray[np.bool_]  # [B, T]
+    raw: Array  # [N, S, S] before relu and scaling
+    logits: Array  # [N, classes] at the first size
+    targets: Indices  # [N] the classes explained
+    scales_used: NDArray[np.bool_]  # [N, T]
 
 
 class Passes:
     """Runs batches through a backend, in parts that keep memory flat, and checks the answers."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(
+        self, backend: Backend, info: ExplainerInfo, *, several_targets: bool = False
+    ) -> None:
+        """Wrap an engine.
 
-    def __call__(self, images: Array, targets: NDArray[np.int64]) -> Pass:
-        """Run images [B, C, H, W] in 0..255 with targets [B], -1 for the predicted class.
+        Args:
+            backend: The engine.
+            info: What the explainer file says about itself.
+            several_targets: True if the file takes several classes per image in one pass.
+        """
+        self._backend = backend
+        self._several_targets = several_targets
+        self.probability: Final = info.probability
+        self.mean_colour: Array = np.array(info.mean, dtype=np.float32)[:, None, None] * 255
+        """[C, 1, 1] in 0..255"""
+
+    def __call__(self, batch: Batch) -> Pass:
+        """Compute activation and gradient at the layer.
 
         Raises:
             NumericalError: a logit is NaN or infinite.
         """
-        batch, _, height, width = images.shape
-        part = max(1, PIXELS_PER_PASS // (height * width))
-        logits: list[Array] = []
-        activation: list[Array] = []
-        gradient: list[Array] = []
-        for start in range(0, batch, part):
+        logits, activation, gradient = self.run(batch, ("logits", "activation", "gradient"))
+        return Pass(np.stack(logits), activation, gradient)
+
+    def logits(self, images: Array) -> Array:
+        """Return the logits [B, classes] of images [B, C, H, W]."""
+        batch = Batch.single(images, np.full(len(images), -1))
+        return np.stack(self.run(batch, ("logits",))[0])
+
+    def run(self, batch: Batch, outputs: Sequence[str]) -> list[list[Array]]:
+        """Compute outputs of the file, the first of them the logits.
+
+        Where the file allows it, several questions about one image share its forward pass.
+
+        Returns:
+            Per output a list of N arrays, one per question.
+
+        Raises:
+            NumericalError: a logit is NaN or infinite.
+        """
+        units = self._units(batch, outputs)
+        found: list[list[Array]] = [[] for _ in outputs]
+        part = images_per_pass(*batch.images.shape[2:])
+        for start in range(0, len(units.images), part):
             rows = slice(start, start + part)
-            outputs = self._backend.run(
-                images[rows], targets[rows], ("logits", "activation", "gradient")
+            index = units.images[rows]
+            results = self._backend.run(
+                batch.images[rows] if units.in_order else batch.images[index],
+                units.targets[rows].ravel(),
+                outputs,
             )
-            _check_finite(outputs[0], start, height, width)
-            logits.append(outputs[0])
-            activation.extend(outputs[1])
-            gradient.extend(outputs[2])
-        return Pass(np.concatenate(logits), activation, gradient)
+            _check_finite(results[0], index, batch.images.shape)
+            for values, result in zip(found, results, strict=True):
+                values.extend(result)
+        each = units.targets.shape[1]
+        return [
+            [
+                values[row]
+                for row in (units.row if name in PER_IMAGE else units.row * each + units.place)
+            ]
+            for name, values in zip(outputs, found, strict=True)
+        ]
+
+    def _units(self, batch: Batch, outputs: Sequence[str]) -> _Units:
+        count = len(batch.images)
+        if PER_IMAGE.issuperset(outputs):
+            targets = np.full((count, 1), -1)
+            return _Units(np.arange(count), targets, True, batch.owner, np.zeros_like(batch.owner))
+        if self._several_targets and IMAGE_OUTPUTS.isdisjoint(outputs):
+            first = np.searchsorted(batch.owner, np.arange(count))  # [B] first question of each
+            place = np.arange(len(batch.owner)) - first[batch.owner]
+            # Images with fewer questions than others repeat their first one.
+            targets = np.repeat(batch.targets[first][:, None], place.max() + 1, axis=1)
+            targets[batch.owner, place] = batch.targets
+            return _Units(np.arange(count), targets, True, batch.owner, place)
+        rows = np.arange(len(batch.owner))
+        in_order = np.array_equal(batch.owner, np.arange(count))
+        return _Units(batch.owner, batch.targets[:, None], in_order, rows, np.zeros_like(rows))
 
 
-def chosen_classes(logits: Array, targets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the classes asked for [B], the predicted ones where none was asked for (-1)."""
+@dataclass(frozen=True)
+class _Units:
+    """What the rows of the engine's input are, and where each question finds its answer."""
+
+    images: Indices  # [U] numbers of the images
+    targets: Indices  # [U, n] the classes asked of each
+    in_order: bool  # True if the images are those of the batch, once each
+    row: Indices  # [N] which unit answers a question
+    place: Indices  # [N] which of its n classes it is
+
+
+def images_per_pass(height: int, width: int) -> int:
+    """Return how many images of a size go into one pass."""
+    return max(1, PIXELS_PER_PASS // (height * width))
+
+
+def chosen_classes(logits: Array, targets: Indices) -> Indices:
+    """Return the classes asked for [N], the predicted ones where none was asked for (-1)."""
     return np.where(targets < 0, logits.argmax(axis=1), targets)
 
 
-def _check_finite(logits: Array, start: int, height: int, width: int) -> None:
+def _check_finite(logits: Array, index: Indices, shape: tuple[int, ...]) -> None:
     # A NaN can leave the gradient finite and plausible, so the logits are what to look at.
     bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if bad.size:
         raise NumericalError(
-            f"the model returned NaN or infinite logits for image {start + int(bad[0])} of the "
-            f"batch at {height} x {width} pixels: the model or the image is outside its range"
+            f"the model returned NaN or infinite logits for image {index[bad[0]]} of the "
+            f"batch at {shape[2]} x {shape[3]} pixels: the model or the image is outside its range"
         )

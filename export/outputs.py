@@ -1,0 +1,67 @@
+"""The outputs of an explainer file besides logits and activation: one backward walk each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import onnx_ir as ir
+
+from klieg.errors import UnsupportedOperatorError
+from klieg.export.autodiff.emitter import Emitter
+from klieg.export.autodiff.engine import Cotangent, Rule, pull_back
+from klieg.export.autodiff.rules import STANDARD_RULES
+from klieg.export.autodiff.rules.contrastive import contrast
+from klieg.export.autodiff.rules.excitation import EXCITATION_RULES
+from klieg.export.autodiff.rules.rectified import DECONVNET_RULES, GUIDED_RULES
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Where backward walks start, what they may arrive at, and the one emitter that they share.
+
+    Steps that several walks have in common are written once.
+    """
+
+    op: Emitter
+    graph: ir.Graph
+    logits: ir.Value
+    seed: Cotangent
+    layer: ir.Value
+    image: ir.Value
+
+    def __call__(self, name: str) -> Cotangent:
+        """Emit the output called `name`."""
+        try:
+            return OUTPUTS[name](self)
+        except UnsupportedOperatorError as error:
+            raise UnsupportedOperatorError(f"output {name!r}: {error}") from error
+
+    def to_layer(self, rules: Mapping[str, Rule]) -> Cotangent:
+        """Walk to the layer."""
+        return pull_back(
+            self.op, self.graph, score=self.logits, seed=self.seed, wrt=self.layer, rules=rules
+        )
+
+    def to_image(self, rules: Mapping[str, Rule]) -> Cotangent:
+        """Walk to the image, whose gradient is never left with size 1 on an axis."""
+        found = pull_back(
+            self.op, self.graph, score=self.logits, seed=self.seed, wrt=self.image, rules=rules
+        )
+        return Cotangent(found.expanded(self.op, self.image))
+
+
+OUTPUTS: Final[Mapping[str, Callable[[Walk], Cotangent]]] = MappingProxyType(
+    {
+        "gradient": lambda walk: walk.to_layer(STANDARD_RULES),
+        "image_gradient": lambda walk: walk.to_image(STANDARD_RULES),
+        "guided_gradient": lambda walk: walk.to_image(GUIDED_RULES),
+        "deconvnet_gradient": lambda walk: walk.to_image(DECONVNET_RULES),
+        "excitation": lambda walk: walk.to_layer(EXCITATION_RULES),
+        "contrast": lambda walk: contrast(
+            walk.op, walk.graph, score=walk.logits, seed=walk.seed, wrt=walk.layer
+        ),
+    }
+)

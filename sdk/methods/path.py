@@ -1,0 +1,100 @@
+"""Methods that average the gradient by the image over images around it, or on the way to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from klieg.methods.image_gradient import of_pixels, strongest
+from klieg.methods.passes import (
+    Array,
+    Batch,
+    Passes,
+    RawMaps,
+    chosen_classes,
+    images_per_pass,
+)
+
+Variants = Callable[[Array, int, int], Array]
+"""(image [C, H, W], start, stop) -> images [stop - start, C, H, W]; asked for in order."""
+
+
+def smoothgrad(
+    passes: Passes, batch: Batch, sizes: Sequence[int], *, samples: int, noise: float, seed: int
+) -> RawMaps:
+    """Average the gradient over noisy copies, then take the largest absolute value per pixel.
+
+    Smilkov, Thorat, Kim, Viegas, Wattenberg: SmoothGrad, 2017. The class is that of the image
+    without noise. Every image gets the same noise, whatever the batch it comes in.
+
+    Args:
+        passes: The classifier.
+        batch: Images and classes.
+        sizes: The size of the images.
+        samples: Number of noisy copies.
+        noise: Standard deviation over the range (largest minus smallest value) of the image.
+        seed: Seed of the noise.
+    """
+
+    def noisy() -> Variants:
+        generator = np.random.default_rng(seed)
+
+        def variants(image: Array, start: int, stop: int) -> Array:
+            normal = generator.standard_normal((stop - start, *image.shape), dtype=np.float32)
+            return image + normal * np.float32(noise * np.ptp(image))
+
+        return variants
+
+    return _averaged(passes, batch, samples, noisy, lambda _, gradient: strongest(gradient))
+
+
+def integrated_gradients(
+    passes: Passes, batch: Batch, sizes: Sequence[int], *, steps: int
+) -> RawMaps:
+    """Average the gradient on the straight way from the mean colour, times that way.
+
+    Sundararajan, Taly, Yan: Axiomatic attribution for deep networks, ICML 2017, equation 3, by the
+    midpoint rule. `raw` is signed and sums to the difference of the logits at both ends, up to the
+    error of the rule; `maps`, as always its relu, shows what speaks for the class.
+
+    Args:
+        passes: The classifier.
+        batch: Images and classes.
+        sizes: The size of the images.
+        steps: Number of points on the way.
+    """
+    start_colour = passes.mean_colour
+
+    def between(image: Array, start: int, stop: int) -> Array:
+        share = ((np.arange(start, stop, dtype=np.float32) + 0.5) / steps)[:, None, None, None]
+        return start_colour + share * (image - start_colour)
+
+    return _averaged(
+        passes, batch, steps, lambda: between,
+        lambda image, gradient: np.sum((image - start_colour) * gradient, axis=0),
+    )  # fmt: skip
+
+
+def _averaged(
+    passes: Passes,
+    batch: Batch,
+    count: int,
+    make_variants: Callable[[], Variants],
+    fuse: Callable[[Array, Array], Array],
+) -> RawMaps:
+    """Fuse each image with its gradient averaged over `count` variants of it."""
+    logits = passes.logits(batch.images)[batch.owner]  # [N, classes]
+    classes = chosen_classes(logits, batch.targets)
+    part = images_per_pass(*batch.images.shape[2:])
+    maps = []
+    for owner, target in zip(batch.owner, classes, strict=True):
+        image, variants = batch.images[owner], make_variants()
+        total = np.zeros(image.shape, dtype=np.float64)
+        for start in range(0, count, part):
+            copies = variants(image, start, min(start + part, count))
+            questions = Batch.single(copies, np.full(len(copies), target))
+            _, gradients = passes.run(questions, ("logits", "image_gradient"))
+            total += np.sum(gradients, axis=0)
+        maps.append(fuse(image, np.asarray(total / count, dtype=np.float32)))
+    return of_pixels(maps, logits, classes)

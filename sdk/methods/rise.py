@@ -1,0 +1,72 @@
+"""RISE: what a classifier still recognises when random parts of the image are hidden.
+
+Petsiuk, Das, Saenko: RISE, randomized input sampling for explanation of black-box models, BMVC
+2018, equation 6 and the masks of section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+
+from klieg.explanation import probabilities
+from klieg.methods.image_gradient import of_pixels
+from klieg.methods.passes import Array, Batch, Passes, RawMaps, chosen_classes, images_per_pass
+
+
+def rise(
+    passes: Passes,
+    batch: Batch,
+    sizes: Sequence[int],
+    *,
+    masks: int,
+    cells: int,
+    visible: float,
+    seed: int,
+) -> RawMaps:
+    """Average random masks, weighted by the probability of the class behind each of them.
+
+    Needs only logits. What a mask hides becomes the mean colour. All images of a batch and all
+    their classes see the same masks, which exist only while they are needed.
+
+    Args:
+        passes: The classifier.
+        batch: Images and classes.
+        sizes: The size S of the images.
+        masks: Number of masks.
+        cells: Cells of a mask along each side.
+        visible: Share of the cells that a mask shows.
+        seed: Seed of the masks.
+    """
+    logits = passes.logits(batch.images)[batch.owner]  # [N, classes]
+    classes = chosen_classes(logits, batch.targets)
+    size, mean = sizes[0], passes.mean_colour
+    total = np.zeros((len(batch.owner), size, size), dtype=np.float64)
+    stream = random_masks(size, cells=cells, visible=visible, seed=seed)
+    part = images_per_pass(size, size)
+    for start in range(0, masks, part):
+        shown = np.stack([next(stream) for _ in range(min(part, masks - start))])  # [M, S, S]
+        for number, image in enumerate(batch.images):
+            rows = np.flatnonzero(batch.owner == number)
+            masked = mean + shown[:, None] * (image - mean)  # [M, C, S, S]
+            scores = probabilities(passes.logits(masked), passes.probability)[:, classes[rows]]
+            total[rows] += np.einsum("mn,mhw->nhw", scores, shown)
+    return of_pixels(list(total / (masks * visible)), logits, classes)
+
+
+def random_masks(size: int, *, cells: int, visible: float, seed: int) -> Iterator[Array]:
+    """Yield masks [size, size] in 0..1 without end.
+
+    Each is a coarse grid of zeros and ones, enlarged by one cell more than needed and cut out at a
+    random place, so that its edges are soft and lie anywhere.
+    """
+    generator = np.random.default_rng(seed)
+    cell = -(-size // cells)
+    larger = (cells + 1) * cell
+    while True:
+        grid = (generator.random((cells, cells)) < visible).astype(np.float32)
+        top, left = generator.integers(0, cell, 2)
+        smooth = cv2.resize(grid, (larger, larger), interpolation=cv2.INTER_LINEAR)
+        yield np.asarray(smooth[top : top + size, left : left + size], dtype=np.float32)
