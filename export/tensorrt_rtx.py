@@ -28,7 +28,7 @@ class Build:
     seconds: float = 0.0
     engine_bytes: int = 0
     peak_bytes: int = 0
-    """Peak memory of the process so far."""
+    """Peak memory of the process above what it held before."""
 
 
 def version() -> str:
@@ -52,7 +52,7 @@ def build_engine(model: bytes, *, sizes: Sequence[int]) -> Build:
     builder = trt.Builder(log.logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, log.logger)
-    started = time.perf_counter()
+    started, held = time.perf_counter(), _memory("VmRSS")
     if not parser.parse(model):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         return Build("; ".join(f"{e.node_operator()}: {e.desc()}" for e in errors) or "no parse")
@@ -77,13 +77,13 @@ def build_engine(model: bytes, *, sizes: Sequence[int]) -> Build:
         layers=network.num_layers,
         seconds=time.perf_counter() - started,
         engine_bytes=engine.nbytes,
-        peak_bytes=_peak_memory(),
+        peak_bytes=_memory("VmHWM") - held,
     )
 
 
-def _peak_memory() -> int:
-    """Return the peak memory of this process in bytes; getrusage would inherit its parent's."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+def _memory(field: str) -> int:
+    """Return a size of this process in bytes; the peak of getrusage would be its parent's."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) * 1024 if found else 0
 
 

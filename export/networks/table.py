@@ -2,13 +2,12 @@
 
 python -m klieg.export.networks.table docs/networks.md [NAME ...]
 
-Needs the dependency group `dev` and the extra `demo`; takes about half an hour on two cores.
+Needs the dependency group `dev` and the extra `demo`; takes about half an hour on two idle cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib.metadata
 import os
 import platform
@@ -42,7 +41,7 @@ to 139 pixels, everything else at 224 (Inception-v3: 299; ViT: all at 224).
 images of two classes; where a Relu within rounding of 0 makes float32 differ, the error in float64
 counts and that in float32 stands in brackets. TensorRT: parsed and built by TensorRT-RTX
 {tensorrt} with dynamic batch, height and width (fixed height and width where the network has them):
-seconds, and peak memory of the process.
+seconds, and peak memory of the build.
 
 {sizes}
 
@@ -74,9 +73,8 @@ def main() -> None:
         if not arguments.names or network.name in arguments.names:
             rows.append(measure(network))
             print(*_size_row(rows[-1]), *_time_row(rows[-1]), sep=" | ", file=sys.stderr)
-            gc.collect()
-    with atomic_path(arguments.page) as temporary:
-        temporary.write_text(page(rows))
+            with atomic_path(arguments.page) as temporary:  # after each: the whole takes long
+                temporary.write_text(page(rows))
 
 
 def page(rows: Sequence[Measurement]) -> str:
