@@ -13,7 +13,7 @@ from torch import nn
 
 from klieg.errors import GradientError, UnsupportedOperatorError
 from klieg.export.instrument import instrument
-from klieg.export.onnx_classifier import find_classifier
+from klieg.export.onnx_classifier import Names, find_classifier
 from klieg.export.outputs import OUTPUTS
 from klieg.export.session import open_session
 from klieg.export.torch_classifier import TorchClassifier
@@ -32,7 +32,7 @@ def walked(
         net, layer=layer, input_size=size, mean=[0] * CHANNELS, std=[1] * CHANNELS
     )
     classifier = find_classifier(
-        original.to_onnx(), layer="layer", input_size=size, channels=CHANNELS
+        original.to_onnx(), names=Names(layer="layer"), input_size=size, channels=CHANNELS
     )
     model = instrument(
         classifier, mean=[0] * CHANNELS, std=[1] * CHANNELS, outputs=outputs, several_targets=True
@@ -192,7 +192,9 @@ def test_contrast_needs_weights_behind_the_layer() -> None:
 def test_walks_share_their_first_steps() -> None:
     net, counts = small_net(), {}
     original = TorchClassifier(net, layer=None, input_size=32, mean=[0] * 3, std=[1] * 3)
-    classifier = find_classifier(original.to_onnx(), layer="layer", input_size=32, channels=3)
+    classifier = find_classifier(
+        original.to_onnx(), names=Names(layer="layer"), input_size=32, channels=3
+    )
     for outputs in ([], *([name] for name in OUTPUTS), list(OUTPUTS)):
         model = instrument(classifier, mean=[0] * 3, std=[1] * 3, outputs=outputs)
         counts[tuple(outputs)] = model.graph.num_nodes()

@@ -19,7 +19,7 @@ from klieg.export import parity
 from klieg.export.autodiff import add_gradient
 from klieg.export.float64 import evaluator, in_float64
 from klieg.export.instrument import instrument
-from klieg.export.networks import Network, build
+from klieg.export.networks.architectures import Network, build
 from klieg.export.onnx_classifier import Names, find_classifier
 from klieg.export.parity_inputs import random_images, two_targets
 from klieg.export.session import open_session
