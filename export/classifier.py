@@ -121,11 +121,11 @@ def export_classifier(
     mean, std = _checked_statistics(mean, std)
     if input_size < 1:
         raise OptionError(f"input_size is {input_size}, expected pixels, at least 1")
+    outputs = _outputs_for(methods)
     names = Names(layer=layer, image=image, score=score, fixed_inputs=fixed_inputs or {})
     classifier, measure = _open(model, names, input_size, mean, std)
     nodes_before = classifier.model.graph.num_nodes()
     _check_class_names(classifier, class_names)
-    outputs = _outputs_for(methods)
     proto, several_targets = _instrumented(classifier, outputs, mean, std, input_size)
     fixed_size = None not in dims(classifier.image)[2:]
     sizes = [input_size] if fixed_size else [input_size, larger_size(input_size)]
@@ -144,7 +144,7 @@ def export_classifier(
         versions=_versions(),
     )
     _write(proto, info, Path(output))
-    outputs = [value.name for value in proto.graph.output]
+    written = tuple(value.name for value in proto.graph.output)
     return ExportReport(
         path=Path(output),
         layer=classifier.layer,
@@ -152,11 +152,11 @@ def export_classifier(
         parity=errors,
         nodes_before=nodes_before,
         nodes_after=len(proto.graph.node),
-        outputs=tuple(outputs),
+        outputs=written,
         methods=tuple(
             name
             for name, method in METHODS.items()
-            if {*method.outputs} <= {*outputs} and not (fixed_size and method.multi_scale)
+            if {*method.outputs} <= {*written} and not (fixed_size and method.multi_scale)
         ),
         several_targets=several_targets,
     )

@@ -24,6 +24,18 @@ class Numbers(click.ParamType[list[float]]):
             self.fail(f"{value!r} is not a list of numbers like 0.485,0.456,0.406", param, ctx)
 
 
+class Names(click.ParamType[list[str]]):
+    """Comma-separated names."""
+
+    name = "NAME,NAME"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[str]:
+        """Parse the names; which exist is known where they are used."""
+        return [part.strip() for part in value.split(",")]
+
+
 @click.command(short_help="Turn a classifier into an explainer file.")
 @click.argument("source")
 @click.option(
@@ -42,6 +54,13 @@ class Numbers(click.ParamType[list[float]]):
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="A text file with one class name per line.",
 )
+@click.option(
+    "--methods",
+    type=Names(),
+    default=[],
+    help="Methods that the file has to serve besides those of the layer's gradient, such as "
+    "saliency,guided_backprop; or all.",
+)
 def export(
     source: str,
     output: Path,
@@ -50,6 +69,7 @@ def export(
     mean: list[float] | None,
     std: list[float] | None,
     class_names: Path | None,
+    methods: list[str],
 ) -> None:
     """Turn a classifier into one ONNX file that contains its own gradient.
 
@@ -78,11 +98,16 @@ def export(
             mean=found.mean,
             std=found.std,
             class_names=found.class_names,
+            methods=methods,
         )
     size = report.path.stat().st_size / 1e6
     click.echo(f"wrote   {report.path} ({size:.1f} MB)")
     click.echo(f"layer   {report.layer}")
-    click.echo(f"nodes   {report.nodes_before} before, {report.nodes_after} with the gradient")
+    click.echo(f"serves  {', '.join(report.methods)}")
+    targets = "several" if report.several_targets else "one"
+    click.echo(f"targets {targets} per image in one pass")
+    outputs = len(report.outputs)
+    click.echo(f"nodes   {report.nodes_before} before, {report.nodes_after} with {outputs} outputs")
     errors = ", ".join(f"{name} {error:.0e}" for name, error in report.parity.items())
     click.echo(f"parity  relative error: {errors}")
     if report.fixed_size:
