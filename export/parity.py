@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as engine
 
-from klieg.errors import ParityError
+from klieg.errors import ExportError, ParityError
 from klieg.export.finite_differences import gradient_error, with_outputs
 from klieg.export.float64 import evaluator, in_float64
 from klieg.export.onnx_classifier import GraphClassifier, with_final_operator
@@ -158,7 +157,7 @@ def of_several_targets(
     one, other = run(pairs[:, 0]), run(pairs[:, 1])
     try:
         together = run(pairs.ravel())
-    except (engine.Fail, engine.InvalidArgument, engine.RuntimeException):
+    except ExportError:
         return np.inf
     worst = 0.0
     for name, value in together.items():

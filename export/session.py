@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from klieg.errors import ExportError
 
 
-def open_session(model: bytes) -> Any:
-    """Open a serialised model in ONNX Runtime on the CPU."""
-    import onnxruntime
+class Session:
+    """A serialised model in ONNX Runtime on the CPU."""
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.enable_mem_pattern = False  # sizes change from run to run
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    def __init__(self, model: bytes) -> None:
+        """Open it.
+
+        Raises:
+            ExportError: ONNX Runtime refuses the model.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.enable_mem_pattern = False  # sizes change from run to run
+        providers = ["CPUExecutionProvider"]
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=providers)
+        except Exception as error:  # ONNX Runtime's errors have no common base
+            raise ExportError(f"ONNX Runtime cannot load the model: {error}") from error
+
+    def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
+        """Compute some outputs, None for all.
+
+        Raises:
+            ExportError: the run failed.
+        """
+        try:
+            values: list[Any] = self._session.run(outputs, dict(feeds))
+        except Exception as error:
+            raise ExportError(f"ONNX Runtime cannot run the model: {error}") from error
+        return values
 
 
-def run_once(model: bytes, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Load a serialised model, run it, and return all its outputs.
-
-    Raises:
-        ExportError: the engine refuses the model or the input.
-    """
-    from onnxruntime.capi import onnxruntime_pybind11_state as engine
-
-    refusals = (
-        engine.Fail,
-        engine.InvalidArgument,
-        engine.InvalidGraph,
-        engine.InvalidProtobuf,
-        engine.NotImplemented,
-        engine.RuntimeException,
-    )
-    try:
-        return list(open_session(model).run(None, dict(feeds)))
-    except refusals as error:
-        sizes = {name: list(value.shape) for name, value in feeds.items()}
-        raise ExportError(f"the model does not run on {sizes}: {error}") from error
+def open_session(model: bytes) -> Session:
+    """Open a serialised model; see `Session`."""
+    return Session(model)

@@ -149,7 +149,7 @@ def pull_back(
             continue
         for index, value in enumerate(node.inputs):
             if value in active:
-                result = rules[node.op_type](Pullback(op, node, index, cotangents))
+                result = _apply(rules[node.op_type], Pullback(op, node, index, cotangents))
                 if result is not None:
                     contributions[value].append(
                         result if isinstance(result, Cotangent) else Cotangent(result)
@@ -161,6 +161,14 @@ def pull_back(
             "every way between them passes an operator that is piecewise constant"
         )
     return total
+
+
+def _apply(rule: Rule, at: Pullback) -> ir.Value | Cotangent | None:
+    """Ask a rule; it may fail on operands or attributes of a wrong kind, which onnx lets pass."""
+    try:
+        return rule(at)
+    except (TypeError, ValueError, IndexError) as error:
+        raise at.unsupported(f"its operands or attributes are malformed: {error}") from error
 
 
 def describe(node: ir.Node) -> str:

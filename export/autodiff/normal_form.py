@@ -16,6 +16,7 @@ from onnx_ir.passes import common as passes
 from klieg.errors import GradientError
 from klieg.export.autodiff.emitter import graph_values, numpy_constant
 from klieg.export.autodiff.expansion import expand_functions
+from klieg.export.autodiff.soundness import check_content, try_inference
 
 OPSET: Final = 18
 """Opset of everything klieg writes: accepted by TensorRT 10 and later and by ONNX Runtime."""
@@ -41,16 +42,20 @@ def normal_form(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> ir.Mod
         GradientError: the model is malformed, or cannot be expressed at opset 18.
     """
     try:
+        try_inference(model)
         model = _at_opset(expand_functions(model))
-        # First of all: it checks the operators, and folding relies on types and ranks.
+        # What follows relies on operands that exist and on attributes of their type.
+        onnx.checker.check_model(model)
+        # It checks types and ranks, which folding relies on.
         result = _fold(_inferred(model), keep)
+        ir.passes.Sequential(
+            passes.RemoveInitializersFromInputsPass(),
+            passes.TopologicalSortPass(),
+            passes.ClearMetadataAndDocStringPass(),
+        )(result)
+        check_content(result.graph, OPSET)
     except MALFORMED as error:
         raise GradientError(f"the model is malformed: {error}") from error
-    ir.passes.Sequential(
-        passes.RemoveInitializersFromInputsPass(),
-        passes.TopologicalSortPass(),
-        passes.ClearMetadataAndDocStringPass(),
-    )(result)
     result.ir_version = IR_VERSION
     return result
 
