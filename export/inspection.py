@@ -11,12 +11,13 @@ import onnx
 import onnx_ir as ir
 
 from klieg.errors import ExportError, GradientError
-from klieg.export.autodiff.emitter import dims
+from klieg.export.attention import attention_weights, before_last_attention
+from klieg.export.autodiff.emitter import WRITTEN, dims
 from klieg.export.autodiff.engine import operators_without_rule
 from klieg.export.autodiff.gradient import differentiate
 from klieg.export.autodiff.normal_form import normal_form, opset_of
 from klieg.export.autodiff.rules import STANDARD_RULES
-from klieg.export.feature_maps import measure_shapes
+from klieg.export.feature_maps import feature_map, measure_shapes
 from klieg.export.onnx_classifier import GraphClassifier, ancestors, find_classifier
 from klieg.onnx_file import DTYPES
 
@@ -36,7 +37,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """A tensor [batch, k, h, w] with both spatial axes longer than 1."""
+    """A tensor [batch, k, h, w], [batch, h, w, k] or [batch, tokens, k]."""
 
     name: str
     operator: str
@@ -92,7 +93,7 @@ def inspect_model(model: onnx.ModelProto) -> Inspection:
     channels, size = _image_of(inputs)
     facts = Inspection(opset_of(model), len(model.graph.node), tuple(inputs), tuple(outputs), size)
     try:
-        found = find_classifier(model, layer=None, input_size=size, channels=channels)
+        found = find_classifier(model, input_size=size, channels=channels)
     except ExportError as error:
         return _unexportable(model, replace(facts, problems=(str(error),)))
     return _exportable(found, facts)
@@ -103,10 +104,10 @@ def _exportable(found: GraphClassifier, facts: Inspection) -> Inspection:
     missing = _without_rule(found)
     return replace(
         facts,
-        image=found.image_name,
+        image=found.image_input.name,
         score=found.logits.name,
         classes=dims(found.logits)[1],
-        final_operator=found.final_operator,
+        final_operator=found.score.final_operator,
         feature_maps=maps,
         default_layer=found.layer,
         without_rule=missing,
@@ -135,6 +136,8 @@ def _feature_maps(
     model: ir.Model, targets: Sequence[ir.Value], size: int
 ) -> tuple[FeatureMap, ...]:
     leading = {value for target in targets for value in ancestors(model.graph, target)}
+    leading -= attention_weights(model.graph)
+    attended = before_last_attention(model.graph)
     candidates = [
         (value, node.op_type)
         for node in model.graph
@@ -144,14 +147,15 @@ def _feature_maps(
         and value.dtype is not None
         and value.dtype.is_floating_point()
         and value.shape is not None
-        and len(value.shape) == 4
+        and len(value.shape) in (3, 4)
+        and not value.name.startswith(WRITTEN)
     ]
     feeds = {str(value.name): _blank(value, size) for value in model.graph.inputs}
     shapes = measure_shapes(model, [str(value.name) for value, _ in candidates], feeds)
     return tuple(
         FeatureMap(str(value.name), operator, shape)
         for (value, operator), shape in zip(candidates, shapes, strict=True)
-        if min(shape[2:]) > 1
+        if feature_map(shape, None, before_attention=value in attended) is not None
     )
 
 

@@ -20,7 +20,7 @@ from klieg.export.autodiff import add_gradient
 from klieg.export.float64 import evaluator, in_float64
 from klieg.export.instrument import instrument
 from klieg.export.networks.architectures import Network, build
-from klieg.export.onnx_classifier import find_classifier
+from klieg.export.onnx_classifier import Names, find_classifier
 from klieg.export.parity_inputs import random_images, two_targets
 from klieg.export.session import open_session
 from klieg.export.torch_classifier import TorchClassifier
@@ -77,7 +77,7 @@ class NetworkGraphs:
     def explainer(self) -> onnx.ModelProto:
         """The instrumented classifier with the gradient at the default layer."""
         found = find_classifier(
-            self._traced, layer="layer", input_size=self.size, channels=CHANNELS
+            self._traced, names=Names(layer="layer"), input_size=self.size, channels=CHANNELS
         )
         proto: onnx.ModelProto = ir.to_proto(instrument(found, mean=MEAN, std=STD))
         return proto

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from rule_cases import operands, pointwise, reductions, windows
+from rule_cases import layout, normalizations, operands, pointwise, reductions, windows
 from rule_cases.drawing import Cases
 
 WINDOWS = windows.CASES.keys()
 
-PIECEWISE_CONSTANT = frozenset({"Ceil", "Floor", "Round", "Sign"})
+PIECEWISE_CONSTANT = frozenset({"Ceil", "Floor", "Hardmax", "Round", "Sign"})
+"""No gradient: `test_rule_properties` proves that they give an error."""
+
+STRAIGHT_THROUGH = frozenset({"DequantizeLinear", "QuantizeLinear"})
+"""No derivative to compare with: see `test_quantization_rules`."""
 
 CASES: Cases = {
+    **layout.CASES,
+    **normalizations.CASES,
     **operands.CASES,
     **pointwise.CASES,
     **reductions.CASES,

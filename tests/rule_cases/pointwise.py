@@ -23,8 +23,8 @@ def _of(scale: float = 2.0, **attributes: st.SearchStrategy[float]) -> st.Search
     )
 
 
-def _of_positive(low: float = 0.0, factor: float = 1.0) -> st.SearchStrategy[Case]:
-    return shapes.map(lambda shape: Case({"x": low + factor * positive(shape)}))
+def _of_positive(low: float = 0.0) -> st.SearchStrategy[Case]:
+    return shapes.map(lambda shape: Case({"x": low + positive(shape)}))
 
 
 @st.composite
@@ -51,11 +51,19 @@ _unit = st.sampled_from([0.1, 0.25, 0.4])
 
 CASES: Cases = {
     "Abs": _of(),
+    "Acos": _of(scale=0.9),
+    "Acosh": _of_positive(low=1.0),
+    "Asin": _of(scale=0.9),
+    "Asinh": _of(),
+    "Atan": _of(),
+    "Atanh": _of(scale=0.9),
     "Cast": shapes.map(
         lambda shape: Case({"x": numbers(shape)}, attributes={"to": onnx.TensorProto.FLOAT})
     ),
     "Celu": _of(alpha=_alpha),
     "Clip": _clip(),
+    "Cos": _of(),
+    "Cosh": _of(),
     "Elu": _of(alpha=_alpha),
     "Erf": _of(),
     "Exp": _of(),
@@ -71,8 +79,11 @@ CASES: Cases = {
     "Relu": _of(),
     "Selu": _of(alpha=_alpha, gamma=_alpha),
     "Sigmoid": _of(scale=6.0),
+    "Sin": _of(),
+    "Sinh": _of(),
     "Softplus": _of(scale=6.0),
     "Softsign": _of(),
     "Sqrt": _of_positive(),
+    "Tan": _of(scale=1.2),
     "Tanh": _of(),
 }

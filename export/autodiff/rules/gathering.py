@@ -106,8 +106,8 @@ def _from_copies(
         return _product_along(at, g, op.constant(matrix), axis)
     order = np.argsort(indices, kind="stable")
     first = np.cumsum(copies) - copies  # where in `order` each entry's copies begin
-    if copies.min() == 0:
-        # Entries without a copy read a zero that is appended to g.
+    if copies.min() < copies.max():
+        # Entries with fewer copies than others read a zero that is appended to g.
         pads = np.zeros((2, len(dims(at.x))), dtype=np.int64)
         pads[1, axis] = 1
         g = op.Pad(g, pads.ravel(), 0.0)
