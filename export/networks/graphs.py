@@ -87,26 +87,36 @@ class NetworkGraphs:
         """The classifier with the gradient at its normalised image."""
         return add_gradient(self.classifier, score="logits", wrt="input")
 
-    def layer_errors(self) -> dict[str, float]:
-        """Return the errors of logits, activation and gradient at the default layer."""
+    def layer_errors(self, *, size: int | None = None) -> dict[str, float]:
+        """Return the errors of logits, activation and gradient at the default layer.
+
+        Args:
+            size: Height and width of the images, None for those the network was traced for.
+        """
         return parity.against_torch(
-            self.explainer, self.original, sizes=[self.size], channels=CHANNELS, classes=CLASSES
+            self.explainer,
+            self.original,
+            sizes=[size or self.size],
+            channels=CHANNELS,
+            classes=CLASSES,
         )
 
-    def image_error(self) -> GradientError:
+    def image_error(self, *, size: int | None = None) -> GradientError:
         """Return the error of the gradient at the image, two images of two classes."""
-        images = (random_images(self.size, channels=CHANNELS, seed=0) / 255 - 0.45) / 0.225
+        images = random_images(size or self.size, channels=CHANNELS, seed=0) / 255
         targets = two_targets(CLASSES, seed=0)
+        image = (images - np.float32(0.45)) / np.float32(0.225)
+        feeds = {"input": image, "target": np.array(targets)}
         session = open_session(self.image_gradient.SerializeToString())
-        feeds = {"input": images.astype(np.float32), "target": np.array(targets)}
         (got,) = session.run(["gradient"], feeds)
-        single = parity.relative_error(got, self._truth(feeds["input"], targets, torch.float32))
+        single = parity.relative_error(got, self._truth(image, targets, torch.float32))
         if single <= LIMIT:
             return GradientError(single, None)
-        feeds["input"] = feeds["input"].astype(np.float64)
-        outputs: Any = evaluator(in_float64(self.image_gradient)).run(["gradient"], feeds)
+        feeds["input"] = image.astype(np.float64)
+        double: Any = evaluator(in_float64(self.image_gradient))
+        (got,) = double.run(["gradient"], feeds)
         truth = self._truth(feeds["input"], targets, torch.float64)
-        return GradientError(single, parity.relative_error(outputs[0], truth))
+        return GradientError(single, parity.relative_error(got, truth))
 
     def _truth(
         self, images: NDArray[np.floating], targets: list[int], dtype: torch.dtype
