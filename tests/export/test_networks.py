@@ -34,7 +34,7 @@ DEFAULT_LAYERS = {
     "regnet_y_400mf": "trunk_output",
     "shufflenet_v2_x1_0": "conv5",
     "convnext_tiny": "features",
-    "vit_b_16": "conv_proj",  # its only map: behind it images are rows of tokens
+    "vit_b_16": "encoder.layers.encoder_layer_11.ln_1",  # the last whose cells all matter
     "swin_t": "permute",
 }
 
