@@ -16,7 +16,7 @@ from torch import nn
 from klieg.explainer_file import read_explainer
 from klieg.export import export_classifier, parity
 from klieg.export.instrument import instrument
-from klieg.export.onnx_classifier import find_classifier
+from klieg.export.onnx_classifier import Names, find_classifier
 from klieg.export.repeat import _Passing
 from klieg.export.torch_classifier import TorchClassifier
 from small_net import MEAN, STD, small_net
@@ -147,7 +147,9 @@ def test_a_wrong_repeat_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(_Passing, "repeated", in_wrong_order)
     net = small_net()
     original = TorchClassifier(net, layer="features.3", input_size=32, mean=MEAN, std=STD)
-    classifier = find_classifier(original.to_onnx(), layer="layer", input_size=32, channels=3)
+    classifier = find_classifier(
+        original.to_onnx(), names=Names(layer="layer"), input_size=32, channels=3
+    )
     model = instrument(classifier, mean=MEAN, std=STD, several_targets=True)
     error = parity.of_several_targets(ir.to_proto(model), size=32, channels=3, classes=5)
     assert error > parity.KINK_LIMIT
