@@ -66,6 +66,11 @@ def check_case(op_type: str, case: Case) -> None:
             _compare_with_engine(with_gradients, inputs, got)
 
 
+def gradient_model(op_type: str, case: Case, seed: np.ndarray, *, dynamic: bool) -> onnx.ModelProto:
+    """Return a float32 model of the gradients of sum(seed * y) by every input."""
+    return _with_gradients(_model(op_type, case, dynamic=dynamic), list(case.inputs), seed)
+
+
 def _compare_along_directions(
     forward: Any,
     inputs: dict[str, np.ndarray],

@@ -44,8 +44,6 @@ def normal_form(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> ir.Mod
     try:
         try_inference(model)
         model = _at_opset(expand_functions(model))
-        # What follows relies on operands that exist and on attributes of their type.
-        onnx.checker.check_model(model)
         # It checks types and ranks, which folding relies on.
         result = _fold(_inferred(model), keep)
         ir.passes.Sequential(
@@ -148,6 +146,8 @@ def _drop_newer_attributes(node: onnx.NodeProto) -> None:
 def _inferred(model: onnx.ModelProto) -> ir.Model:
     """Return a model with shapes inferred and constants as initializers."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    # What follows relies on operands that exist and on attributes of their type.
+    onnx.checker.check_model(inferred)
     result: ir.Model = ir.from_proto(inferred)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(result)
     return result

@@ -25,7 +25,7 @@ WORKER = Path(__file__).parents[1] / "fuzz_worker.py"
     [("graph", "add_gradient", 40), ("graph", "export", 30), ("bytes", "export", 60)],
 )
 def test_only_own_errors_escape(kind: str, entry: str, count: int) -> None:
-    """Checked over 9,000 graphs and 9,000 files when written; each run repeats the first ones."""
+    """Thousands were tried when this was written; each run repeats the first ones."""
     worker = subprocess.run(
         [sys.executable, str(WORKER), kind, entry, "0", str(count)],
         capture_output=True, text=True, check=False,

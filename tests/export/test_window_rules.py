@@ -23,7 +23,7 @@ convolutions = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(convolutions)
 def test_conv(case: dict[str, Any]) -> None:
     covered = [
@@ -85,7 +85,7 @@ def _fits(case: dict[str, Any]) -> bool:
     )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(pools)
 def test_max_pool(case: dict[str, Any]) -> None:
     if _fits(case):
@@ -95,7 +95,7 @@ def test_max_pool(case: dict[str, Any]) -> None:
         )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(pools)
 def test_average_pool(case: dict[str, Any]) -> None:
     if _fits(case):

@@ -105,6 +105,8 @@ def _pool(
         d * (k - 1) + 1
         for d, k in zip(attributes.get("dilations", [1] * len(sizes)), kernel, strict=True)
     ]
+    if "dilations" in attributes:  # no window may see nothing but padding
+        assume(all(n >= extent for n, extent in zip(sizes, extents, strict=True)))
     if attributes.get("auto_pad", "").startswith("SAME"):
         assume("dilations" not in attributes)  # refused
         # ONNX Runtime does not run windows smaller than the stride.
