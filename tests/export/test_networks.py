@@ -70,7 +70,7 @@ def test_gradient_at_the_default_layer(graphs: NetworkGraphs) -> None:
 def test_gradient_at_the_image(graphs: NetworkGraphs) -> None:
     for size in sizes(graphs):
         error = graphs.image_error(size=size)
-        assert error.value < 1e-5, size
+        assert error.value < 1e-4, size
         assert error.float32 < (1e-4 if graphs.network.name in SMOOTH else 0.1)
 
 
