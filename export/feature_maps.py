@@ -177,6 +177,8 @@ def measure_shapes(
     Raises:
         ExportError: the engine cannot run the model on this input.
     """
+    if not names:
+        return []
     copy: ir.Model = ir.from_proto(ir.to_proto(model))
     values = {value.name: value for value in graph_values(copy.graph)}
     op = Emitter(copy.graph)
