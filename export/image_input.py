@@ -141,7 +141,9 @@ def _find(graph: ir.Graph, name: str | None) -> ir.Value:
             f"the model's inputs are {listed}, expected an image [batch, channels, height, width]"
         )
     if len(images) > 1:
-        raise ExportError(f"the model's inputs are {listed}: name the image with image=...")
+        raise ExportError(
+            f"the model's inputs are {listed}: name the image with image=... (--image)"
+        )
     return images[0]
 
 
@@ -158,7 +160,8 @@ def _fixed_values(
     if missing:
         raise OptionError(
             f"the model has inputs besides the image {image.name!r}: {sorted(missing)}; give each "
-            "a fixed value with fixed_inputs={name: value}, or name another image with image=..."
+            "a fixed value with fixed_inputs={name: value} (--set), or name another image with "
+            "image=... (--image)"
         )
     values = {}
     for name, value in others.items():

@@ -78,7 +78,9 @@ def _output(graph: ir.Graph, name: str | None) -> ir.Value:
     if not found:
         raise ExportError(f"the model's outputs are {listed}, expected one [batch, classes]")
     if len(found) > 1:
-        raise ExportError(f"the model's outputs are {listed}: name the one with score=...")
+        raise ExportError(
+            f"the model's outputs are {listed}: name the one with score=... (--score)"
+        )
     return found[0]
 
 

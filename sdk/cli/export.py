@@ -33,7 +33,23 @@ class Names(click.ParamType[list[str]]):
         self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> list[str]:
         """Parse the names; which exist is known where they are used."""
-        return [part.strip() for part in value.split(",")]
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+
+class Setting(click.ParamType[tuple[str, float]]):
+    """A name and a number."""
+
+    name = "NAME=NUMBER"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        """Split at the last equals sign: names of tensors may hold some."""
+        name, _, number = value.rpartition("=")
+        try:
+            return name, float(number)
+        except ValueError:
+            self.fail(f"{value!r} is not like age=40", param, ctx)
 
 
 @click.command(short_help="Turn a classifier into an explainer file.")
@@ -57,9 +73,18 @@ class Names(click.ParamType[list[str]]):
 @click.option(
     "--methods",
     type=Names(),
-    default=[],
+    default="",
     help="Methods that the file has to serve besides those of the layer's gradient, such as "
     "saliency,guided_backprop; or all.",
+)
+@click.option("--image", metavar="NAME", help="For ONNX: the input that is the image.")
+@click.option("--score", metavar="NAME", help="For ONNX: the output with a score per class.")
+@click.option(
+    "--set",
+    "settings",
+    type=Setting(),
+    multiple=True,
+    help="For ONNX: the fixed value of another input, such as age=40. May be repeated.",
 )
 def export(
     source: str,
@@ -70,6 +95,9 @@ def export(
     std: list[float] | None,
     class_names: Path | None,
     methods: list[str],
+    image: str | None,
+    score: str | None,
+    settings: tuple[tuple[str, float], ...],
 ) -> None:
     """Turn a classifier into one ONNX file that contains its own gradient.
 
@@ -99,6 +127,9 @@ def export(
             std=found.std,
             class_names=found.class_names,
             methods=methods,
+            image=image,
+            score=score,
+            fixed_inputs=dict(settings),
         )
     size = report.path.stat().st_size / 1e6
     click.echo(f"wrote   {report.path} ({size:.1f} MB)")

@@ -12,9 +12,12 @@ import onnx.helper as oh
 import onnxruntime
 import pytest
 import torch
+from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
 
-from klieg.errors import ExportError, OptionError
+from klieg import Explainer
+from klieg.cli import main
+from klieg.errors import ExportError, ImageError, OptionError
 from klieg.explainer_file import read_explainer
 from klieg.export import export_classifier
 
@@ -236,6 +239,32 @@ def test_several_images_and_scores(
     np.testing.assert_allclose(negative["gradient"], -expected["gradient"], rtol=1e-5)
 
 
+def test_from_the_command_line(tmp_path: Path) -> None:
+    path, out = tmp_path / "two.onnx", tmp_path / "explainer.onnx"
+    onnx.save(two_views(), path)
+    arguments = ["export", str(path), "-o", str(out), "--input-size", str(SIZE)]
+    arguments += ["--mean", "0.4,0.5,0.45", "--std", "0.2,0.25,0.3"]
+    chosen = ["--image", "image", "--score", "opposite", "--set", "depth=0"]
+    for given, message in (
+        ([], "(--image)"),
+        (chosen[:2], "(--set)"),
+        ([*chosen[:2], *chosen[4:]], "(--score)"),
+        (["--set", "depth"], "'depth' is not like age=40"),
+    ):
+        result = CliRunner().invoke(main, arguments + given)
+        assert result.exit_code in (1, 2)
+        assert message in result.output
+        assert not out.exists()
+    # The depth has the size of the image, so zeros of one pixel do: they are added to it.
+    proto = two_views()
+    for axis in (2, 3):
+        proto.graph.input[1].type.tensor_type.shape.dim[axis].dim_value = 1
+    onnx.save(proto, path)
+    result = CliRunner().invoke(main, arguments + chosen)
+    assert result.exit_code == 0, result.output
+    assert out.exists()
+
+
 def test_batch_of_one(images: np.ndarray, expected: dict[str, np.ndarray], tmp_path: Path) -> None:
     proto = convolutional()
     for value in (proto.graph.input[0], proto.graph.output[0]):
@@ -284,6 +313,25 @@ def test_one_channel(images: np.ndarray, tmp_path: Path) -> None:
     assert got["image_gradient"].shape == (2, 1, SIZE, SIZE)
     with pytest.raises(ExportError, match=r"but mean and std are for 3 channels"):
         explain(convolutional(channels=1), tmp_path, images)
+    with Explainer(tmp_path / "explainer.onnx") as explainer:
+        grey = np.repeat(images[:, :1].round().astype(np.uint8), 3, axis=1).transpose(0, 2, 3, 1)
+        result = explainer.explain(grey, method="saliency", target=2)
+    expected = explain(convolutional(channels=1), tmp_path, images[:, :1].round(), **GREY)
+    np.testing.assert_allclose(result.logits, expected["logits"], rtol=1e-5)
+    assert not result.degenerate.any()
+
+
+def test_other_numbers_of_channels_are_refused_by_the_runtime(
+    images: np.ndarray, tmp_path: Path
+) -> None:
+    four = np.concatenate([images, images[:, :1]], axis=1)
+    statistics = {"mean": [0.5] * 4, "std": [0.25] * 4}
+    explain(convolutional(channels=4), tmp_path, four, **statistics)
+    with (
+        Explainer(tmp_path / "explainer.onnx") as explainer,
+        pytest.raises(ImageError, match="4 channels, but photos have 3"),
+    ):
+        explainer.explain(np.full((1, SIZE, SIZE, 3), 9, np.uint8), method="gradcam")
 
 
 def test_size_that_is_built_in(images: np.ndarray, tmp_path: Path) -> None:
