@@ -83,7 +83,8 @@ def export_classifier(
     float64 instead. The errors go into the file.
 
     Where the graph allows it, one pass takes several targets per image: what is in front of the
-    layer then runs once per image. Gradients by the image are sums over its targets.
+    layer then runs once per image. Ask for outputs of the image's shape with one target per image:
+    `image_gradient` is the sum over targets, and the other two are no such sum.
 
     Args:
         model: A torch module, an ONNX model or the path of an `.onnx` file that maps normalised

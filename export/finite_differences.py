@@ -15,8 +15,11 @@ import numpy as np
 import onnx
 import onnx.helper
 import onnx.reference
+import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from klieg.export.autodiff.emitter import graph_values
 from klieg.export.float64 import doubled, evaluator, in_float64
 from klieg.export.parity_inputs import random_images, two_targets
 from klieg.export.session import open_session
@@ -45,10 +48,10 @@ def gradient_error(
         channels: Number of channels of an image.
         classes: Number of classes.
     """
-    tail, boundary = cut_behind(explainer, wrt, ["logits", gradient])
+    tail, boundary = _cut_behind(explainer, wrt, ["logits", gradient])
     whole = evaluator(in_float64(tail))
-    forward = evaluator(in_float64(cut_behind(explainer, wrt, ["logits"])[0]))
-    front = open_session(_with_outputs(explainer, boundary).SerializeToString())
+    forward = evaluator(in_float64(_cut_behind(explainer, wrt, ["logits"])[0]))
+    front = open_session(with_outputs(explainer, boundary).SerializeToString())
     worst = 0.0
     for seed, size in enumerate(sizes):
         images = random_images(size, channels=channels, seed=seed)
@@ -91,16 +94,17 @@ def _error_at(
     return worst
 
 
-def _with_outputs(explainer: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """Return an explainer with other outputs."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(explainer)
-    del copy.graph.output[:]
-    copy.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    return copy
+def with_outputs(explainer: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Return an explainer that computes these tensors and nothing else."""
+    model: ir.Model = ir.from_proto(explainer)
+    values = {value.name: value for value in graph_values(model.graph)}
+    model.graph.outputs.clear()
+    model.graph.outputs.extend(values[name] for name in names)
+    RemoveUnusedNodesPass()(model)
+    return ir.to_proto(model)
 
 
-def cut_behind(
+def _cut_behind(
     explainer: onnx.ModelProto, wrt: str, outputs: Sequence[str]
 ) -> tuple[onnx.ModelProto, list[str]]:
     """Return the part behind a tensor, and which computed tensors it reads, `wrt` included."""

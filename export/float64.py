@@ -1,7 +1,8 @@
-"""Running ONNX graphs in float64: ONNX's reference implementation, some operators by torch.
+"""Running ONNX graphs in float64: ONNX's reference implementation, some operators replaced.
 
-onnx.reference computes grouped transposed convolutions and some padded pools wrongly (onnx 1.23),
-and slides windows in Python loops.
+onnx.reference (onnx 1.23) computes grouped transposed convolutions, some padded pools, the L1 norm
+of negative numbers and the channels of LRN wrongly, cannot pad by negative amounts, and slides
+windows in Python loops.
 """
 
 from __future__ import annotations
@@ -24,7 +25,20 @@ Array = NDArray[np.float64]
 def evaluator(model: onnx.ModelProto) -> onnx.reference.ReferenceEvaluator:
     """Return an evaluator of a model."""
     return onnx.reference.ReferenceEvaluator(
-        model, new_ops=[AveragePool, Conv, ConvTranspose, Erf, MaxPool]
+        model,
+        new_ops=[
+            AveragePool,
+            Conv,
+            ConvTranspose,
+            Erf,
+            GlobalLpPool,
+            GlobalMaxPool,
+            LRN,
+            LpNormalization,
+            LpPool,
+            MaxPool,
+            Pad,
+        ],
     )
 
 
@@ -71,7 +85,7 @@ class Conv(OpRun):
 
 
 class ConvTranspose(OpRun):
-    """Transposed convolution with explicit padding."""
+    """Transposed convolution."""
 
     op_domain = ""
 
@@ -91,12 +105,17 @@ class ConvTranspose(OpRun):
             dilation=slide.dilations,
             groups=options.get("group") or 1,
         )
+        begins, ends = slide.begins, [e - more for e, more in zip(slide.ends, extra, strict=True)]
+        automatic = options.get("auto_pad") or "NOTSET"
+        wanted = options.get("output_shape")
+        if wanted is None and automatic.startswith("SAME"):
+            wanted = [n * s for n, s in zip(slide.sizes, slide.strides, strict=True)]
+        if wanted is not None:
+            total = [n - out for n, out in zip(y.shape[2:], wanted[-slide.axes :], strict=True)]
+            less, more = [max(t, 0) // 2 for t in total], [t - max(t, 0) // 2 for t in total]
+            begins, ends = (less, more) if automatic == "SAME_UPPER" else (more, less)
         # Negative padding cuts; the output padding makes room for cells that no window reaches.
-        cut = [
-            amount
-            for begin, end, more in zip(slide.begins, slide.ends, extra, strict=True)
-            for amount in (more - end, -begin)
-        ]
+        cut = [-amount for pair in zip(ends, begins, strict=True) for amount in pair]
         return (functional.pad(y, cut[::-1]).contiguous().numpy(),)
 
 
@@ -127,6 +146,37 @@ class AveragePool(OpRun):
         return ((slide.windows(x, 0).sum(dim=axes) / number).numpy(),)
 
 
+class LpPool(OpRun):
+    """Norm under a window."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, p: int | None = None, **attributes: Any) -> tuple[Array]:
+        windows = _Slide(x, attributes["kernel_shape"], attributes).windows(x, 0)
+        axes = tuple(range(x.ndim, windows.ndim))
+        return (torch.linalg.vector_norm(windows, ord=p or 2, dim=axes).numpy(),)
+
+
+class GlobalLpPool(OpRun):
+    """Norm of an image."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, p: int | None = None) -> tuple[Array]:
+        axes = tuple(range(2, x.ndim))
+        norm = torch.linalg.vector_norm(_tensor(x), ord=p or 2, dim=axes, keepdim=True)
+        return (norm.numpy(),)
+
+
+class GlobalMaxPool(OpRun):
+    """Maximum of an image."""
+
+    op_domain = ""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
 class Erf(OpRun):
     """Error function; onnx.reference rounds it to float32."""
 
@@ -134,6 +184,51 @@ class Erf(OpRun):
 
     def _run(self, x: Array) -> tuple[Array]:
         return (torch.special.erf(_tensor(x)).numpy(),)
+
+
+class LRN(OpRun):
+    """Normalisation by the squares of neighbouring channels."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, alpha: float, beta: float, bias: float, size: int) -> tuple[Array]:
+        squares = np.zeros_like(x)
+        for channel in range(x.shape[1]):
+            first = max(channel - (size - 1) // 2, 0)
+            squares[:, channel] = (x[:, first : channel + size // 2 + 1] ** 2).sum(axis=1)
+        return (x / (bias + alpha / size * squares) ** beta,)
+
+
+class LpNormalization(OpRun):
+    """Division by the L1 or L2 norm along an axis."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, axis: int, p: int) -> tuple[Array]:
+        return (x / np.linalg.norm(x, ord=p, axis=axis, keepdims=True),)
+
+
+class Pad(OpRun):
+    """A border; negative amounts cut."""
+
+    op_domain = ""
+
+    def _run(
+        self,
+        x: Array,
+        pads: NDArray[np.int64],
+        value: Array | None = None,
+        axes: NDArray[np.int64] | None = None,
+        mode: str = "constant",
+    ) -> tuple[Array]:
+        amounts = np.zeros((x.ndim, 2), dtype=np.int64)
+        amounts[range(x.ndim) if axes is None else axes] = pads.reshape(2, -1).T
+        cut = tuple(
+            slice(max(-begin, 0), size - max(-end, 0))
+            for (begin, end), size in zip(amounts, x.shape, strict=True)
+        )
+        options = {"constant_values": 0 if value is None else value} if mode == "constant" else {}
+        return (np.pad(x[cut], np.maximum(amounts, 0), mode=mode, **options),)  # type: ignore[call-overload]
 
 
 class _Slide:

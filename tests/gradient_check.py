@@ -27,6 +27,7 @@ def model_of(
     dynamic: bool,
     constants: dict[str, np.ndarray] | None = None,
     order: list[str] | None = None,
+    opset: int = 18,
     **attributes: Any,
 ) -> onnx.ModelProto:
     """Return a model of one node in float64; `order` names its operands, "" leaves one out."""
@@ -50,14 +51,30 @@ def model_of(
         [onnx.helper.make_empty_tensor_value_info("y")],
         initializer=[onnx.numpy_helper.from_array(v, name) for name, v in constants.items()],
     )
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
 
 
-def check(op_type: str, inputs: dict[str, np.ndarray], wrt: str, **options: Any) -> None:
-    """Compare the gradient of sum(seed * y) by `wrt` with finite differences at every element."""
+def check(
+    op_type: str,
+    inputs: dict[str, np.ndarray],
+    wrt: str,
+    *,
+    tolerance: float = TOLERANCE,
+    expanded: bool = False,
+    **options: Any,
+) -> None:
+    """Compare the gradient of sum(seed * y) by `wrt` with finite differences at every element.
+
+    With `expanded` the differences are those of the model in normal form, where the reference
+    implementation of the operator itself is too imprecise.
+    """
     for dynamic in (False, True):
         proto = model_of(op_type, inputs, dynamic=dynamic, **options)
         forward = evaluator(proto)
+        if expanded:
+            (imprecise,) = forward.run(None, inputs)
+            forward = evaluator(ir.to_proto(normal_form(proto)))
+            np.testing.assert_allclose(forward.run(None, inputs)[0], imprecise, atol=1e-6)
         (y,) = forward.run(None, inputs)
         seed = np.random.default_rng(1).standard_normal(y.shape)
 
@@ -85,7 +102,7 @@ def check(op_type: str, inputs: dict[str, np.ndarray], wrt: str, **options: Any)
                 sides.append((forward.run(None, moved)[0] * seed).sum())
             want[place] = (sides[0] - sides[1]) / (2 * STEP)
         assert got.shape == want.shape
-        np.testing.assert_allclose(got, want, atol=TOLERANCE * max(1, np.abs(want).max()), rtol=0)
+        np.testing.assert_allclose(got, want, atol=tolerance * max(1, np.abs(want).max()), rtol=0)
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:

@@ -208,7 +208,10 @@ def _operands(node: ir.Node) -> Iterable[ir.Value]:
 
 
 def _carries_gradient(value: ir.Value) -> bool:
-    return value.dtype is None or value.dtype.is_floating_point()
+    """Return True for floating point, and for integers that stand for it."""
+    producer = value.producer()
+    quantised = producer is not None and producer.op_type == "QuantizeLinear"
+    return quantised or value.dtype is None or value.dtype.is_floating_point()
 
 
 def _check_rules(path: Iterable[ir.Node], rules: Mapping[str, Rule]) -> None:

@@ -45,7 +45,7 @@ def add_gradient(model: onnx.ModelProto, *, score: str, wrt: str) -> onnx.ModelP
             lead to `score`.
         UnsupportedOperatorError: an operator between `wrt` and `score` has no rule.
     """
-    graph_model = normal_form(model)
+    graph_model = normal_form(model, keep=(score, wrt))
     graph = graph_model.graph
     wrt_value = find_tensor(graph, wrt)
     cotangent = differentiate(graph, score=find_tensor(graph, score), wrt=wrt_value)

@@ -200,9 +200,25 @@ def test_branches_on_the_path_are_refused() -> None:
     node = oh.make_node(
         "If", ["condition"], ["r"], name="fork", then_branch=inner, else_branch=inner
     )
-    model = classifier(node, *HEAD, weight=WEIGHT, condition=np.array(True))
-    with pytest.raises(GradientError, match=r"fork|Relu|does not lead"):
+    decide = (
+        oh.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        oh.make_node("Greater", ["largest", "zero"], ["condition"]),
+    )
+    model = classifier(*decide, node, *HEAD, weight=WEIGHT, zero=np.array(0, np.float32))
+    with pytest.raises(GradientError, match="fork"):
         add_gradient(model, score="logits", wrt="x")
+
+
+def test_a_branch_that_is_always_taken_is_followed() -> None:
+    inner = oh.make_graph(
+        [oh.make_node("Relu", ["x"], ["inside"])], "then", [],
+        [oh.make_tensor_value_info("inside", FLOAT, None)],
+    )  # fmt: skip
+    node = oh.make_node("If", ["condition"], ["r"], then_branch=inner, else_branch=inner)
+    model = classifier(node, *HEAD, weight=WEIGHT, condition=np.array(True))
+    x = np.ones((1, 2, 1, 1), np.float32)
+    plain, branched = (add_gradient(m, score="logits", wrt="x") for m in (simple(), model))
+    np.testing.assert_array_equal(run(branched, x, [1])["gradient"], run(plain, x, [1])["gradient"])
 
 
 def test_training_mode_is_refused() -> None:

@@ -224,7 +224,7 @@ def test_onnx_without_a_rule_on_the_path(bare: onnx.ModelProto, tmp_path: Path) 
     model.CopyFrom(bare)
     last = next(node for node in model.graph.node if "scores" in node.output)
     last.output[0] = "before"
-    model.graph.node.append(oh.make_node("Hardmax", ["before"], ["scores"], name="odd_one"))
+    model.graph.node.append(oh.make_node("Bernoulli", ["before"], ["scores"], name="odd_one"))
     with pytest.raises(UnsupportedOperatorError, match="odd_one"):
         export_classifier(model, tmp_path / "x.onnx", input_size=32, mean=MEAN, std=STD)
 

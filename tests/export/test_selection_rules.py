@@ -44,20 +44,6 @@ def test_split(wanted: list[str]) -> None:
     assert ir.from_proto(result).graph.outputs[-1].name == "gradient"
 
 
-@pytest.mark.parametrize(
-    ("starts", "ends", "axes"),
-    [([1], [2], [1]), ([0], [-1], [2]), ([1, 2], [2**31 - 1, 2**63 - 1], [2, 3]), ([0], [9], [1])],
-)
-def test_slice(starts: list[int], ends: list[int], axes: list[int]) -> None:
-    constants = {n: np.array(v) for n, v in (("s", starts), ("e", ends), ("a", axes))}
-    check("Slice", {"x": numbers(2, 3, 4, 5)}, "x", constants=constants)
-
-
-@pytest.mark.parametrize("indices", [1, -1, [0, 2], [1, 1, 0]])
-def test_gather(indices: int | list[int]) -> None:
-    check("Gather", {"x": numbers(2, 3, 4)}, "x", constants={"i": np.array(indices)}, axis=1)
-
-
 def test_tile() -> None:
     check("Tile", {"x": numbers(2, 3, 1)}, "x", constants={"r": np.array([1, 2, 1])})
 

@@ -109,6 +109,7 @@ RULES: dict[str, Rule] = {
     "Div": div,
     "Exp": exp,
     "Floor": piecewise_constant,
+    "Hardmax": piecewise_constant,
     "Log": log,
     "Max": extreme,
     "Mean": mean,

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from klieg.export.autodiff.emitter import dims
 from klieg.export.autodiff.engine import Pullback, Rule
-from klieg.export.autodiff.rules.window import scatter, window_of
+from klieg.export.autodiff.rules.window import Sizes, fixed_sizes, scatter, window_of
 
 _BEFORE_THE_START: Final = -(2**31) + 1
 
@@ -23,10 +23,7 @@ def conv(at: Pullback) -> ir.Value:
     if at.index != 0:
         raise at.unsupported("its weights depend on the tensor to differentiate by")
     weight = at.input(1)
-    sizes = dims(weight)  # [m, c / group, *kernel]
-    if None in sizes:
-        raise at.unsupported("the shape of its weight is unknown")
-    fixed = [size for size in sizes if size is not None]
+    fixed = _fixed(at, weight)  # [m, c / group, *kernel]
     window = window_of(at, fixed[2:])
     group = int(at.attribute("group", 1))
     if (
@@ -67,26 +64,60 @@ def conv_transpose(at: Pullback) -> ir.Value:
     """y spreads x through the window: every cell of x collects w g from where it was spread."""
     if at.index != 0:
         raise at.unsupported("its weights depend on the tensor to differentiate by")
-    if at.attribute("output_shape", None) or at.attribute("auto_pad", "NOTSET") != "NOTSET":
-        raise at.unsupported("automatic padding or a given output shape has no rule")
     weight = at.input(1)
-    kernel = [size for size in dims(weight)[2:] if size is not None]
-    window = window_of(at, kernel)
+    kernel = _fixed(at, weight)[2:]
+    axes = len(kernel)
+    strides = np.array(at.attribute("strides", [1] * axes), dtype=np.int64)
+    dilations = np.array(at.attribute("dilations", [1] * axes), dtype=np.int64)
+    extra = np.array(at.attribute("output_padding", [0] * axes), dtype=np.int64)
+    begins, ends = _transposed_pads(at, strides, dilations * (np.array(kernel) - 1) + 1, extra)
     collected = at.op.Conv(
         at.g,
         weight,
-        strides=window.strides.tolist(),
-        dilations=window.dilations.tolist(),
+        strides=strides.tolist(),
+        dilations=dilations.tolist(),
         kernel_shape=kernel,
-        pads=window.pads,
+        pads=[*begins.tolist(), *ends.tolist()],
         group=int(at.attribute("group", 1)),
     )
-    extra = np.array(at.attribute("output_padding", [0] * len(kernel)))
-    if not (extra >= window.strides).any():
+    if not (extra >= strides).any():
         return collected
     # Padding of a whole stride or more makes room for windows that x has no cell for.
-    spatial = list(range(2, 2 + len(kernel)))
-    return at.op.Slice(collected, [0] * len(kernel), at.op.shape(at.x, 2), spatial)
+    return at.op.Slice(collected, [0] * axes, at.op.shape(at.x, 2), list(range(2, 2 + axes)))
+
+
+def _transposed_pads(
+    at: Pullback, strides: Sizes, extent: Sizes, extra: Sizes
+) -> tuple[Sizes, Sizes]:
+    """Return what a ConvTranspose cuts off in front and behind."""
+    axes = len(strides)
+    automatic = at.attribute("auto_pad", "NOTSET")
+    wanted = at.attribute("output_shape", None)
+    if wanted is not None:
+        cells = fixed_sizes(at.x, axes)
+        if cells is None:
+            raise at.unsupported("a given output shape needs a fixed image size")
+        total = strides * (cells - 1) + extra + extent - np.array(wanted)[-axes:]
+    elif automatic in ("SAME_UPPER", "SAME_LOWER"):
+        if extra.any() or (extent < strides).any():
+            raise at.unsupported("engines disagree about the size that its automatic padding gives")
+        total = extent - strides  # stride times as many cells come out as went in
+    elif automatic == "VALID":
+        total = np.zeros_like(strides)
+    else:
+        pads = np.array(at.attribute("pads", [0] * 2 * axes), dtype=np.int64)
+        return pads[:axes], pads[axes:]
+    total = np.maximum(total, 0)
+    smaller, larger = total // 2, total - total // 2
+    return (smaller, larger) if automatic == "SAME_UPPER" else (larger, smaller)
+
+
+def _fixed(at: Pullback, weight: ir.Value) -> list[int]:
+    """Return the shape of the weight, which must be known."""
+    sizes = dims(weight)
+    if None in sizes:
+        raise at.unsupported("the shape of its weight is unknown")
+    return [size for size in sizes if size is not None]
 
 
 RULES: dict[str, Rule] = {"Conv": conv, "ConvTranspose": conv_transpose}

@@ -34,15 +34,66 @@ def gemm(at: Pullback) -> ir.Value | Cotangent:
 
 
 def matmul(at: Pullback) -> ir.Value:
-    """Y = A B over broadcast leading axes: A gets g B^T, B gets A^T g."""
-    a, b = at.input(0), at.input(1)
-    if min(len(dims(a)), len(dims(b))) < 2:
-        raise at.unsupported("a product with a vector (rank 1) has no rule")
-    if at.index == 0 and at.compact.hot is not None and len(dims(b)) == 2:
+    """Y = A B over broadcast leading axes: A gets g B^T, B gets A^T g.
+
+    A vector counts as a matrix of one row (A) or one column (B), an axis that Y leaves out.
+    """
+    op = at.op
+    (a, a_rank), (b, b_rank) = _as_matrix(at, 0), _as_matrix(at, 1)
+    if at.index == 0 and at.compact.hot is not None and a_rank == b_rank == 2:
         return _row(at, b, at.compact.hot, turned=False)
+    g = at.g
+    left_out = [end for end, i in ((-1, 1), (-2, 0)) if len(dims(at.input(i))) == 1]
+    for end in left_out:
+        g = op.Unsqueeze(g, [end])
+    rank = len(dims(at.y)) + len(left_out)
     if at.index == 0:
-        return _sum_leading(at, at.op.MatMul(at.g, _turned(at, b)))
-    return _sum_leading(at, at.op.MatMul(_turned(at, a), at.g))
+        value, own_rank = op.MatMul(g, _turned(at, b, b_rank)), a_rank
+    else:
+        value, own_rank = op.MatMul(_turned(at, a, a_rank), g), b_rank
+    value = _sum_leading(at, value, rank, own_rank)
+    return op.reshape(value, at.x) if len(dims(at.x)) == 1 else value
+
+
+def einsum(at: Pullback) -> ir.Value:
+    """y = sum of products of entries as an equation says: the same with g in x's place.
+
+    For "ij,jk->ik" the first operand gets "ik,jk->ij". Axes that only x has are summed over in y,
+    so that their gradient is repeated along them.
+    """
+    op = at.op
+    terms, result = _einsum_terms(at)
+    own, others = terms[at.index], [t for i, t in enumerate(terms) if i != at.index]
+    operands = [at.input(i) for i in range(len(terms)) if i != at.index]
+    if len(set(own)) != len(own):
+        raise at.unsupported("an einsum that takes a diagonal has no rule")
+    known = set(result).union(*others)
+    reached = [label for label in own if label in known]
+    equation = ",".join("".join(term) for term in (result, *others)) + "->" + "".join(reached)
+    value = op.Einsum(at.g, *operands, equation=equation)
+    alone = [axis for axis, label in enumerate(own) if label not in known]
+    if alone:
+        value = op.Expand(op.Unsqueeze(value, alone), op.shape(at.x))
+    return value
+
+
+def _einsum_terms(at: Pullback) -> tuple[list[list[str]], list[str]]:
+    """Return the labels of every operand and of the result, "..." written out as capitals."""
+    equation = str(at.attribute("equation", "")).replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    names = left.split(",")
+    ranks = [len(dims(at.input(i))) for i in range(len(names))]
+    free = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation]
+    dots = [rank - len(n.replace("...", "")) if "..." in n else 0
+            for n, rank in zip(names, ranks, strict=True)]  # fmt: skip
+    if any(count != max(dots) and "..." in n for n, count in zip(names, dots, strict=True)):
+        raise at.unsupported("operands whose '...' stand for different numbers of axes")
+    hidden = "".join(free[: max(dots)])
+    terms = [list(name.replace("...", hidden)) for name in names]
+    if not arrow:
+        once = [c for c in sorted(set(left) - set(",.")) if left.count(c) == 1]
+        return terms, [*hidden, *once]
+    return terms, list(right.replace("...", hidden))
 
 
 def _row(at: Pullback, weight: ir.Value, hot: ir.Value, *, turned: bool) -> ir.Value:
@@ -51,19 +102,25 @@ def _row(at: Pullback, weight: ir.Value, hot: ir.Value, *, turned: bool) -> ir.V
     return at.op.Gather(columns_are_classes, hot, axis=0)
 
 
-def _turned(at: Pullback, matrix: ir.Value) -> ir.Value:
-    rank = len(dims(matrix))
+def _as_matrix(at: Pullback, index: int) -> tuple[ir.Value, int]:
+    """Return an operand with at least two axes, and their number."""
+    value = at.input(index)
+    rank = len(dims(value))
+    return (value, rank) if rank > 1 else (at.op.Unsqueeze(value, [index]), 2)
+
+
+def _turned(at: Pullback, matrix: ir.Value, rank: int) -> ir.Value:
     return at.op.Transpose(matrix, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
-def _sum_leading(at: Pullback, value: ir.Value) -> ir.Value:
-    """Sum over the leading axes along which the input was broadcast."""
-    have, want = dims(at.y)[:-2], dims(at.x)[:-2]
-    extra = len(have) - len(want)
+def _sum_leading(at: Pullback, value: ir.Value, rank: int, own_rank: int) -> ir.Value:
+    """Sum a gradient with the leading axes of y over those along which the input was broadcast."""
+    have, want = dims(at.y)[: rank - 2], dims(at.x)[: own_rank - 2]
+    extra = rank - own_rank
     stretched = [extra + i for i, size in enumerate(want) if size == 1 and have[extra + i] != 1]
     if stretched:
         value = at.op.ReduceSum(value, stretched, keepdims=1)
     return at.op.ReduceSum(value, list(range(extra)), keepdims=0) if extra else value
 
 
-RULES: dict[str, Rule] = {"Gemm": gemm, "MatMul": matmul}
+RULES: dict[str, Rule] = {"Einsum": einsum, "Gemm": gemm, "MatMul": matmul}

@@ -66,6 +66,43 @@ def instance_normalization(at: Pullback) -> ir.Value:
     return _through_statistics(at, at.op.Mul(at.g, scale), list(range(2, rank)), epsilon)
 
 
+def lp_normalization(at: Pullback) -> ir.Value:
+    """y = x / n, n the L1 or L2 norm along an axis: (g - n' sum of g y) / n, n' = sign(x) or y."""
+    op = at.op
+    axis, order = int(at.attribute("axis", -1)), int(at.attribute("p", 2))
+    norm = (op.ReduceL1 if order == 1 else op.ReduceL2)(at.x, [axis], keepdims=1)
+    along = op.ReduceSum(op.Mul(at.g, at.y), [axis], keepdims=1)
+    slope = op.Sign(at.x) if order == 1 else at.y
+    return op.Div(op.Sub(at.g, op.Mul(slope, along)), norm)
+
+
+def lrn(at: Pullback) -> ir.Value:
+    """y = x b^-beta, b = bias + alpha / size * (sum of x^2 over neighbouring channels).
+
+    g b^-beta - 2 alpha beta / size * x * (sum of g y / b over the channels that x is neighbour of).
+    """
+    op = at.op
+    size = int(at.attribute("size", 1))
+    alpha, beta = float(at.attribute("alpha", 1e-4)), float(at.attribute("beta", 0.75))
+    front, behind = (size - 1) // 2, size // 2
+    squares = _sum_over_channels(at, op.Mul(at.x, at.x), front, behind)
+    b = op.Add(op.Mul(squares, alpha / size), float(at.attribute("bias", 1.0)))
+    neighbours = _sum_over_channels(at, op.Div(op.Mul(at.g, at.y), b), behind, front)
+    direct = op.Mul(at.g, op.Pow(b, -beta))
+    return op.Sub(direct, op.Mul(op.Mul(at.x, neighbours), 2 * alpha * beta / size))
+
+
+def _sum_over_channels(at: Pullback, value: ir.Value, front: int, behind: int) -> ir.Value:
+    """Sum every channel with its neighbours: so many in front of it and behind it."""
+    op = at.op
+    size = front + 1 + behind
+    image = op.Unsqueeze(op.Reshape(value, [0, 0, -1]), [1])  # [batch, 1, channels, cells]
+    mean = op.AveragePool(
+        image, kernel_shape=[size, 1], pads=[front, 0, behind, 0], count_include_pad=1
+    )
+    return op.reshape(op.Mul(mean, float(size)), at.x)
+
+
 def _through_statistics(at: Pullback, h: ir.Value, axes: list[int], epsilon: float) -> ir.Value:
     op = at.op
     centred = op.Sub(at.x, op.ReduceMean(at.x, axes, keepdims=1))
@@ -81,6 +118,8 @@ RULES: dict[str, Rule] = {
     "BatchNormalization": batch_normalization,
     "InstanceNormalization": instance_normalization,
     "LayerNormalization": layer_normalization,
+    "LRN": lrn,
     "LogSoftmax": log_softmax,
+    "LpNormalization": lp_normalization,
     "Softmax": softmax,
 }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from klieg.export.autodiff.emitter import dims
 from klieg.export.autodiff.engine import Pullback, Rule
-from klieg.export.autodiff.rules.window import Window, scatter, window_of
+from klieg.export.autodiff.rules.window import Sizes, Window, fixed_sizes, scatter, window_of
 
 _PER_CHANNEL: Final = [-1, 1]  # [batch * channels, 1, ...]
 
@@ -21,38 +21,67 @@ def max_pool(at: Pullback) -> ir.Value:
 
     The first of several equal cells is what torch chooses; after a Relu ties of zeros are common.
     """
+    if any(cotangent is not None for cotangent in at.cotangents[1:]):
+        raise at.unsupported("the indices of its maxima lead to the score")
     if at.attribute("storage_order", 0):
         raise at.unsupported("column-major storage order has no rule")
-    op, window = at.op, window_of(at, list(at.attribute("kernel_shape", [])))
-    axes = len(window.kernel)
+    op, window = at.op, _window(at)
     y, g = _single(at, at.y), _single(at, at.g)
-    padded = _padded(at, window)
-    ends_of_first = _positions_end(at, window)
-    spatial = list(range(2, 2 + axes))
     hits: list[ir.Value] = []
     seen: ir.Value | None = None
-    for offset in itertools.product(*(range(size) for size in window.kernel)):
-        start = np.array(offset, dtype=np.int64) * window.dilations
-        end = _plus(at, ends_of_first, start)
-        cell = op.Slice(padded, start, end, spatial, window.strides)
+    for cell in _cells_by_blocks(at, window) or _cells_by_slices(at, window):
         hit = op.Equal(cell, y)
         first = hit if seen is None else op.And(hit, op.Not(seen))
         seen = hit if seen is None else op.Or(seen, hit)
         hits.append(op.Where(first, g, 0.0))
     taps = len(hits)
-    kernel_shape = (taps, 1, *window.kernel)
-    one_cell_each = np.eye(taps, dtype=_numpy_type(at.x)).reshape(kernel_shape)
+    one_cell_each = np.eye(taps, dtype=_numpy_type(at.x)).reshape(taps, 1, *window.kernel)
     spread = scatter(at, op.Concat(*hits, axis=1), op.constant(one_cell_each), window)
     return op.reshape(spread, at.x)
 
 
 def average_pool(at: Pullback) -> ir.Value:
     """y = mean under the window: g / n to every cell, n the number of cells counted."""
-    op, window = at.op, window_of(at, list(at.attribute("kernel_shape", [])))
-    dtype = _numpy_type(at.x)
-    ones = op.constant(np.ones((1, 1, *window.kernel), dtype=dtype))
-    share = op.Div(_single(at, at.g), _counts(at, window, ones))
-    return op.reshape(scatter(at, share, ones, window), at.x)
+    window = _window(at)
+    number = _counts(at, window)
+    if isinstance(number, float) and _mirrors(at, window):
+        # Every cell is under as many windows as a window has cells: a mean again.
+        return at.op.AveragePool(
+            at.g,
+            kernel_shape=window.kernel.tolist(),
+            pads=[*(window.reach - window.begins).tolist(), *(window.reach - window.ends).tolist()],
+            count_include_pad=1,
+        )
+    return _sum_over_windows(at, at.op.Div(_single(at, at.g), number), window)
+
+
+def lp_pool(at: Pullback) -> ir.Value:
+    """y = (sum of |x|^p under the window)^(1/p): sign(x) |x|^(p-1) times the sum of g y^(1-p).
+
+    Where a window holds nothing but zeros its part of the gradient is 0.
+    """
+    op, p = at.op, int(at.attribute("p", 2))
+    window = _window(at)
+    if p == 1:
+        return op.Mul(op.Sign(at.x), _sum_over_windows(at, _single(at, at.g), window))
+    below = at.y if p == 2 else op.Pow(at.y, float(p - 1))
+    share = op.Div(at.g, op.Where(op.Greater(below, 0.0), below, 1.0))
+    slope = at.x if p == 2 else op.Mul(op.Sign(at.x), op.Pow(op.Abs(at.x), float(p - 1)))
+    return op.Mul(slope, _sum_over_windows(at, _single(at, share), window))
+
+
+def _window(at: Pullback) -> Window:
+    """Read the window; refuse the two uses whose result differs from engine to engine."""
+    window = window_of(at, list(at.attribute("kernel_shape", [])))
+    axes = len(window.kernel)
+    if (window.dilations > 1).any() and str(at.attribute("auto_pad", "")).startswith("SAME"):
+        raise at.unsupported("engines disagree about dilation with automatic padding")
+    cells, positions = fixed_sizes(at.x, axes), fixed_sizes(at.y, axes)
+    if cells is not None and positions is not None:
+        last_start = (positions - 1) * window.strides
+        if at.attribute("ceil_mode", 0) and (last_start >= cells + window.begins).any():
+            raise at.unsupported("engines disagree whether its last window, all padding, counts")
+    return window
 
 
 def _single(at: Pullback, value: ir.Value) -> ir.Value:
@@ -60,72 +89,139 @@ def _single(at: Pullback, value: ir.Value) -> ir.Value:
     return at.op.Reshape(value, [*_PER_CHANNEL, *[0] * (len(dims(at.x)) - 2)])
 
 
-def _padded(at: Pullback, window: Window) -> ir.Value:
-    """Return x as single channels within a border that no maximum comes from."""
-    ends = window.ends + (window.strides - 1 if at.attribute("ceil_mode", 0) else 0)
+def _cells_by_blocks(at: Pullback, window: Window) -> list[ir.Value]:
+    """Return the cells under all windows, tap by tap, if the windows are square tiles; else none.
+
+    Moving blocks into channels reads the image once; strided slices read it once per tap.
+    """
+    block = int(window.kernel[0])
+    if (
+        len(window.kernel) != 2
+        or block == 1
+        or (window.kernel != block).any()
+        or (window.strides != block).any()
+        or (window.dilations != 1).any()
+        or any(window.pads)
+        or window.front is not None
+        or at.attribute("ceil_mode", 0)
+    ):
+        return []
+    op, x = at.op, _single(at, at.x)
+    cells, positions = fixed_sizes(at.x, 2), fixed_sizes(at.y, 2)
+    if cells is None or positions is None:
+        covered = op.Mul(op.Shape(at.y, start=2), window.strides)
+        x = op.Slice(x, [0, 0], covered, [2, 3])
+    elif (positions * block != cells).any():
+        x = op.Slice(x, [0, 0], positions * block, [2, 3])
+    blocks = op.SpaceToDepth(x, blocksize=block)  # [batch * channels, taps, *positions]
+    return [op.Slice(blocks, [tap], [tap + 1], [1]) for tap in range(block * block)]
+
+
+def _cells_by_slices(at: Pullback, window: Window) -> list[ir.Value]:
+    """Return the cells under all windows [batch * channels, 1, *positions], tap by tap."""
+    op, axes = at.op, len(window.kernel)
     x = _single(at, at.x)
-    if not window.begins.any() and not ends.any():
-        return x
-    lowest = at.op.constant(np.array(np.finfo(_numpy_type(at.x)).min, dtype=_numpy_type(at.x)))
-    return at.op.Pad(x, [0, 0, *window.begins.tolist(), 0, 0, *ends.tolist()], lowest)
-
-
-def _positions_end(at: Pullback, window: Window) -> ir.Value | NDArray[np.int64]:
-    """Return, per axis, one past the first cell of the last window: (positions - 1) stride + 1."""
+    ends = window.ends + (window.strides - 1 if at.attribute("ceil_mode", 0) else 0)
+    if window.begins.any() or ends.any():
+        lowest = np.array(np.finfo(_numpy_type(at.x)).min, dtype=_numpy_type(at.x))
+        x = op.Pad(x, [0, 0, *window.begins.tolist(), 0, 0, *ends.tolist()], op.constant(lowest))
+    starts: ir.Value | Sizes = np.zeros(axes, dtype=np.int64)
+    if window.front is not None:
+        starts = op.Sub(window.begins, window.front)
     positions = at.op.shape(at.y, 2)
     if isinstance(positions, np.ndarray):
-        return (positions - 1) * window.strides + 1
-    op = at.op
-    return op.Sub(op.Mul(positions, op.constant(window.strides)), op.constant(window.strides - 1))
+        length: ir.Value | Sizes = (positions - 1) * window.strides + 1
+    else:
+        length = op.Sub(op.Mul(positions, window.strides), window.strides - 1)
+    cells = []
+    for offset in itertools.product(*(range(size) for size in window.kernel)):
+        start = _sum(at, starts, np.array(offset, dtype=np.int64) * window.dilations)
+        end = _sum(at, length, start)
+        cells.append(op.Slice(x, start, end, list(range(2, 2 + axes)), window.strides))
+    return cells
 
 
-def _plus(
-    at: Pullback, a: ir.Value | NDArray[np.int64], b: NDArray[np.int64]
-) -> ir.Value | NDArray[np.int64]:
-    if isinstance(a, np.ndarray):
+def _sum(at: Pullback, a: ir.Value | Sizes, b: ir.Value | Sizes) -> ir.Value | Sizes:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return a + b
-    return at.op.Add(a, at.op.constant(b)) if b.any() else a
+    if isinstance(b, np.ndarray) and not b.any():
+        return a
+    return at.op.Add(a, b)
 
 
-def _counts(at: Pullback, window: Window, ones: ir.Value) -> ir.Value | float:
-    """Return the number of cells that each window position averages."""
+def _mirrors(at: Pullback, window: Window) -> bool:
+    """Whether the windows that cover a cell lie around it as the cells lie under a window."""
+    return bool(
+        (window.strides == 1).all()
+        and (window.dilations == 1).all()
+        and (window.begins <= window.reach).all()
+        and (window.ends <= window.reach).all()
+        and not at.attribute("ceil_mode", 0)
+    )
+
+
+def _sum_over_windows(at: Pullback, share: ir.Value, window: Window) -> ir.Value:
+    """Give every cell the sum of `share` [batch * channels, 1, *positions] over its windows."""
+    ones = at.op.constant(np.ones((1, 1, *window.kernel), dtype=_numpy_type(at.x)))
+    return at.op.reshape(scatter(at, share, ones, window), at.x)
+
+
+def _counts(at: Pullback, window: Window) -> ir.Value | float:
+    """Return the number of cells that each window position averages [1, 1, *positions]."""
     with_pads = bool(at.attribute("count_include_pad", 0))
     ceil_mode = bool(at.attribute("ceil_mode", 0))
     if not ceil_mode and (with_pads or not any(window.pads)):
         return float(window.kernel.prod())
-    if (window.dilations != 1).any():
-        raise at.unsupported("an average pool with dilation and padding has no rule")
-    op, axes = at.op, len(window.kernel)
-    cells, positions = op.shape(at.x, 2), op.shape(at.y, 2)
-    if isinstance(cells, np.ndarray) and isinstance(positions, np.ndarray):
-        return op.constant(_fixed_counts(window, cells, positions, with_pads, _numpy_type(at.x)))
-    if ceil_mode:
-        raise at.unsupported("an average pool with ceil_mode needs a fixed image size")
-    shape = op.Concat([1, 1], cells, axis=0)
-    image = op.Expand(op.constant(np.ones([1] * (axes + 2), dtype=_numpy_type(at.x))), shape)
-    return op.Conv(image, ones, strides=window.strides.tolist(), pads=window.pads)
+    axes = len(window.kernel)
+    cells, positions = fixed_sizes(at.x, axes), fixed_sizes(at.y, axes)
+    dtype = _numpy_type(at.x)
+    if cells is not None and positions is not None:
+        return at.op.constant(_fixed_counts(window, cells, positions, with_pads, dtype))
+    return _counted(at, window, with_pads=with_pads, ceil_mode=ceil_mode)
 
 
 def _fixed_counts(
-    window: Window,
-    cells: NDArray[np.int64],
-    positions: NDArray[np.int64],
-    with_pads: bool,
-    dtype: np.dtype[Any],
+    window: Window, cells: Sizes, positions: Sizes, with_pads: bool, dtype: np.dtype[Any]
 ) -> NDArray[Any]:
     """Count the cells of every window position that exist [1, 1, *positions]."""
     counts = np.ones([1, 1], dtype=dtype)
     for axis, count in enumerate(positions):
         first = np.arange(count) * window.strides[axis] - window.begins[axis]
+        place = first[:, None] + np.arange(window.kernel[axis]) * window.dilations[axis]
         low = -window.begins[axis] if with_pads else 0
         high = cells[axis] + (window.ends[axis] if with_pads else 0)
-        inside = np.minimum(first + window.kernel[axis], high) - np.maximum(first, low)
+        inside = ((place >= low) & (place < high)).sum(axis=1)
         counts = counts[..., None] * inside.astype(dtype)
     return counts
+
+
+def _counted(at: Pullback, window: Window, *, with_pads: bool, ceil_mode: bool) -> ir.Value:
+    """Count at run time: slide the window over an image of ones."""
+    op, axes = at.op, len(window.kernel)
+    dtype, spatial = _numpy_type(at.x), list(range(2, 2 + axes))
+    sizes = at.op.shape(at.x, 2)
+    begins, ends = window.begins, window.ends
+    if with_pads:
+        sizes, begins, ends = op.Add(sizes, begins + ends), begins * 0, ends * 0
+    image = op.Expand(
+        op.constant(np.ones([1] * (axes + 2), dtype)), op.Concat([1, 1], sizes, axis=0)
+    )
+    geometry = {
+        "strides": window.strides.tolist(),
+        "dilations": window.dilations.tolist(),
+        "kernel_shape": window.kernel.tolist(),
+    }
+    ones = op.constant(np.ones((1, 1, *window.kernel), dtype=dtype))
+    if window.front is not None:
+        return op.Conv(image, ones, auto_pad=at.attribute("auto_pad", "NOTSET"), **geometry)
+    if ceil_mode:  # room for a last window that hangs over the end
+        ends = ends + window.strides - 1
+    count = op.Conv(image, ones, pads=[*begins.tolist(), *ends.tolist()], **geometry)
+    return op.Slice(count, [0] * axes, op.shape(at.y, 2), spatial) if ceil_mode else count
 
 
 def _numpy_type(value: ir.Value) -> np.dtype[Any]:
     return (value.dtype or ir.DataType.FLOAT).numpy()
 
 
-RULES: dict[str, Rule] = {"AveragePool": average_pool, "MaxPool": max_pool}
+RULES: dict[str, Rule] = {"AveragePool": average_pool, "LpPool": lp_pool, "MaxPool": max_pool}

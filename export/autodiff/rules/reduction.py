@@ -48,15 +48,28 @@ def reduce_extreme(at: Pullback) -> ir.Value:
     return op.Mul(hits, op.Div(g, op.ReduceSum(hits, axes, keepdims=1)))
 
 
+def reduce_prod(at: Pullback) -> ir.Value:
+    """y = product of x over axes: g times the product of the others, zeros among them or not."""
+    axes = _axes(at)
+    if not axes:
+        return at.g
+    op = at.op
+    is_zero = op.Equal(at.x, 0.0)
+    zero = op.Cast(is_zero, to=int(at.x.dtype or ir.DataType.FLOAT))
+    others_without_zero = op.Equal(op.ReduceSum(zero, axes, keepdims=1), zero)
+    filled = op.Where(is_zero, 1.0, at.x)
+    others = op.Div(op.ReduceProd(filled, axes, keepdims=1), filled)
+    return op.Where(others_without_zero, op.Mul(others, _kept(at, at.g, axes)), 0.0)
+
+
 def reduce_l1(at: Pullback) -> ir.Value:
     """y = sum of |x| over axes: g sign(x)."""
     return at.op.Mul(_kept(at, at.g, _axes(at)), at.op.Sign(at.x))
 
 
 def reduce_l2(at: Pullback) -> ir.Value:
-    """y = square root of the sum of x^2 over axes: g x / y."""
-    axes = _axes(at)
-    return at.op.Mul(at.x, _kept(at, at.op.Div(at.g, at.y), axes))
+    """y = square root of the sum of x^2 over axes: g x / y, and 0 where y = 0."""
+    return _through_length(at, _axes(at))
 
 
 def reduce_sum_square(at: Pullback) -> ir.Value:
@@ -64,10 +77,37 @@ def reduce_sum_square(at: Pullback) -> ir.Value:
     return at.op.Mul(at.x, at.op.Mul(_kept(at, at.g, _axes(at)), 2.0))
 
 
+def reduce_log_sum(at: Pullback) -> ir.Value | Cotangent:
+    """y = log of the sum of x over axes: g / sum, the same for all elements."""
+    axes = _axes(at)
+    if not axes:
+        return at.op.Div(at.g, at.x)
+    total = at.op.ReduceSum(at.x, axes, keepdims=1)
+    return Cotangent(at.op.Div(_kept(at, at.g, axes), total), frozenset(axes))
+
+
 def reduce_log_sum_exp(at: Pullback) -> ir.Value:
     """y = log of the sum of exp(x) over axes: g exp(x - y)."""
     op, axes = at.op, _axes(at)
     return op.Mul(_kept(at, at.g, axes), op.Exp(op.Sub(at.x, _kept(at, at.y, axes))))
+
+
+def global_lp_pool(at: Pullback) -> ir.Value:
+    """y = (sum of |x|^p over the spatial axes)^(1/p): g sign(x) (|x| / y)^(p-1), 0 where y = 0."""
+    op, p = at.op, int(at.attribute("p", 2))
+    if p == 1:
+        return op.Mul(at.g, op.Sign(at.x))
+    if p == 2:
+        return _through_length(at, [])
+    part = op.Div(op.Abs(at.x), op.Where(op.Equal(at.y, 0.0), 1.0, at.y))
+    return op.Mul(at.g, op.Mul(op.Sign(at.x), op.Pow(part, float(p - 1))))
+
+
+def _through_length(at: Pullback, squeezed: list[int]) -> ir.Value:
+    """Return g x / y for a length y; where it is 0, so is x, and any divisor gives 0."""
+    op = at.op
+    divisor = op.Where(op.Equal(at.y, 0.0), 1.0, at.y)
+    return op.Mul(at.x, _kept(at, op.Div(at.g, divisor), squeezed))
 
 
 def _kept(at: Pullback, value: ir.Value, axes: list[int]) -> ir.Value:
@@ -106,13 +146,16 @@ def _count(at: Pullback, axes: list[int]) -> ir.Value | float:
 
 RULES: dict[str, Rule] = {
     "GlobalAveragePool": global_average_pool,
+    "GlobalLpPool": global_lp_pool,
     "GlobalMaxPool": global_max_pool,
     "ReduceL1": reduce_l1,
     "ReduceL2": reduce_l2,
+    "ReduceLogSum": reduce_log_sum,
     "ReduceLogSumExp": reduce_log_sum_exp,
     "ReduceMax": reduce_extreme,
     "ReduceMean": reduce_mean,
     "ReduceMin": reduce_extreme,
+    "ReduceProd": reduce_prod,
     "ReduceSum": reduce_sum,
     "ReduceSumSquare": reduce_sum_square,
 }

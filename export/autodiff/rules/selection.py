@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import onnx_ir as ir
 
 from klieg.export.autodiff.emitter import dims, numpy_constant
 from klieg.export.autodiff.engine import Pullback, Rule
+from klieg.export.autodiff.sizes import Size, add, join, multiply, subtract
+
+_BEFORE_THE_START: Final = -(2**31) + 1
 
 
 def split(at: Pullback) -> ir.Value:
@@ -22,52 +27,87 @@ def split(at: Pullback) -> ir.Value:
 
 
 def slice_(at: Pullback) -> ir.Value:
-    """y is a part of x with stride 1: g within zeros."""
-    rank = len(dims(at.x))
-    starts, ends = (numpy_constant(at.input(i)) for i in (1, 2))
-    axes = _constant_or(at, 3, np.arange(0 if starts is None else len(starts)))
-    steps = _constant_or(at, 4, np.ones_like(axes))
-    if starts is None or ends is None:
-        raise at.unsupported("the limits of the slice must be constants")
-    if (steps != 1).any():
-        raise at.unsupported("a slice with steps other than 1 has no rule")
-    before, after = np.zeros(rank, dtype=np.int64), np.zeros(rank, dtype=np.int64)
-    for axis, start, end in zip(axes % rank, starts, ends, strict=True):
-        size = dims(at.x)[axis]
-        if size is not None:
-            first, last, _ = slice(int(start), int(end)).indices(size)
-            before[axis], after[axis] = first, size - max(last, first)
-        elif start >= 0 and end < 0:
-            before[axis], after[axis] = start, -end
-        elif start >= 0 and end >= 2**31 - 1:
-            before[axis] = start
-        else:
-            raise at.unsupported("its limits depend on a size that is known at run time only")
-    return at.op.Pad(at.g, [*before.tolist(), *after.tolist()], 0.0)
-
-
-def gather(at: Pullback) -> ir.Value:
-    """y holds x's entries at some indices of an axis: each entry gets the sum of its copies' g.
-
-    Written as a product with the 0/1 matrix of (index, entry), because engines for devices refuse
-    to scatter with sums.
-    """
+    """y is every step-th cell of a part of x: g within zeros, zeros between its cells."""
     if at.index != 0:
-        raise at.unsupported("its indices cannot carry a gradient")
-    indices = numpy_constant(at.input(1))
+        raise at.unsupported("its limits cannot carry a gradient")
     rank = len(dims(at.x))
-    axis = int(at.attribute("axis", 0)) % rank
-    size = dims(at.x)[axis]
-    if indices is None or indices.ndim > 1 or size is None:
-        raise at.unsupported("the indices must be constants of rank 0 or 1, the axis of fixed size")
+    starts = numpy_constant(at.input(1))
+    count = dims(at.input(1))[0] if starts is None else len(starts)
+    if count is None:
+        raise at.unsupported("the number of its limits is unknown")
+    axes = _constant_or(at, 3, np.arange(count)) % rank
+    steps = _constant_or(at, 4, np.ones(count, dtype=np.int64))
+    op, value = at.op, at.g
+    lengths: list[Size] = [op.size(at.y, axis) for axis in range(rank)]
+    before: list[Size] = [np.zeros(1, dtype=np.int64)] * rank
+    after: list[Size] = list(before)
+    for place, (axis, step) in enumerate(zip(axes.tolist(), steps.tolist(), strict=True)):
+        size, stride = op.size(at.x, axis), abs(step)
+        first = _first_cell(at, place, size, forward=step > 0)
+        # The last cell needs no zeros behind it up to the next.
+        length = add(op, multiply(op, lengths[axis], stride), np.array([1 - stride]))
+        if step < 0:
+            value = op.Slice(value, [-1], [_BEFORE_THE_START], [axis], [-1])
+            first = subtract(op, first, add(op, length, np.array([-1])))
+        if stride > 1:
+            value = _spread_out(at, value, axis, stride, lengths)
+        lengths[axis], before[axis] = length, first
+        after[axis] = subtract(op, size, add(op, first, length))
+    return op.Pad(value, join(op, [*before, *after]), 0.0)
+
+
+def _first_cell(at: Pullback, place: int, size: Size, *, forward: bool) -> Size:
+    """Return where a slice starts [1]: counted from the end if negative, and within the axis."""
     op = at.op
-    g = op.Unsqueeze(at.g, [axis]) if indices.ndim == 0 else at.g
-    chosen = np.atleast_1d(indices) % size
-    matrix = np.zeros((len(chosen), size), dtype=(at.x.dtype or ir.DataType.FLOAT).numpy())
-    matrix[np.arange(len(chosen)), chosen] = 1
-    last = [other for other in range(rank) if other != axis] + [axis]
-    product = op.MatMul(op.Transpose(g, perm=last), op.constant(matrix))
-    return op.Transpose(product, perm=[last.index(other) for other in range(rank)])
+    starts = numpy_constant(at.input(1))
+    if starts is None:
+        start: Size = op.Cast(
+            op.Slice(at.input(1), [place], [place + 1], [0]), to=int(ir.DataType.INT64)
+        )
+        start = op.Where(op.Less(start, 0), op.Add(start, size), start)
+    else:
+        start = np.array([int(starts[place])])
+        if starts[place] < 0:
+            start = add(op, start, size)
+        elif starts[place] == 0:
+            return start
+    last = size if forward else subtract(op, size, np.array([1]))
+    if isinstance(start, np.ndarray) and isinstance(last, np.ndarray):
+        return np.clip(start, 0, last)
+    return op.Max(op.Min(start, last), [0])
+
+
+def _spread_out(
+    at: Pullback, value: ir.Value, axis: int, stride: int, lengths: list[Size]
+) -> ir.Value:
+    """Put stride - 1 zeros between the cells of an axis of a value with these lengths."""
+    op = at.op
+    pads = np.zeros((2, len(lengths) + 1), dtype=np.int64)
+    pads[1, axis + 1] = stride - 1
+    spaced = op.Pad(op.Unsqueeze(value, [axis + 1]), pads.ravel(), 0.0)
+    sizes = list(lengths)
+    sizes[axis] = multiply(op, sizes[axis], stride)
+    merged = op.Reshape(spaced, join(op, sizes))
+    return op.Slice(merged, [0], add(op, sizes[axis], np.array([1 - stride])), [axis])
+
+
+def trilu(at: Pullback) -> ir.Value:
+    """y is x with a triangle set to zero: g with the same triangle set to zero."""
+    if at.index != 0:
+        raise at.unsupported("its diagonal cannot carry a gradient")
+    return at.op.Trilu(at.g, at.optional_input(1), upper=int(at.attribute("upper", 1)))
+
+
+def cumulative_sum(at: Pullback) -> ir.Value:
+    """y_i = x_1 + ... + x_i along an axis: g summed from the other end."""
+    if at.index != 0:
+        raise at.unsupported("its axis cannot carry a gradient")
+    return at.op.CumSum(
+        at.g,
+        at.input(1),
+        exclusive=int(at.attribute("exclusive", 0)),
+        reverse=1 - int(at.attribute("reverse", 0)),
+    )
 
 
 def tile(at: Pullback) -> ir.Value:
@@ -119,10 +159,11 @@ def _constant_or(at: Pullback, index: int, default: np.ndarray) -> np.ndarray:
 
 
 RULES: dict[str, Rule] = {
+    "CumSum": cumulative_sum,
     "DepthToSpace": depth_to_space,
-    "Gather": gather,
     "Slice": slice_,
     "SpaceToDepth": space_to_depth,
     "Split": split,
     "Tile": tile,
+    "Trilu": trilu,
 }

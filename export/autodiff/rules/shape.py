@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import onnx_ir as ir
 
 from klieg.export.autodiff.emitter import dims, numpy_constant
 from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
-
-_TO_THE_END: Final = 2**31 - 1  # beyond every axis; engines with 32-bit indices accept it
+from klieg.export.autodiff.sizes import Size, add
 
 
 def reshape(at: Pullback) -> ir.Value:
@@ -55,35 +52,11 @@ def concat(at: Pullback) -> Cotangent:
     if axis in constant:
         value, constant = at.g, frozenset()
     op = at.op
-    start: ir.Value | np.ndarray = np.zeros(1, dtype=np.int64)
+    start: Size = np.zeros(1, dtype=np.int64)
     for before in range(at.index):
-        size = op.size(at.input(before), axis)
-        both_fixed = isinstance(start, np.ndarray) and isinstance(size, np.ndarray)
-        start = start + size if both_fixed else op.Add(start, size)
-    size = op.size(at.x, axis)
-    both_fixed = isinstance(start, np.ndarray) and isinstance(size, np.ndarray)
-    end = start + size if both_fixed else op.Add(start, size)
+        start = add(op, start, op.size(at.input(before), axis))
+    end = add(op, start, op.size(at.x, axis))
     return Cotangent(op.Slice(value, start, end, [axis]), constant)
-
-
-def pad(at: Pullback) -> ir.Value:
-    """y is x within a border of constants: the inner part of g."""
-    if at.attribute("mode", "constant") != "constant":
-        raise at.unsupported(f"padding mode {at.attribute('mode', '')!r} has no rule")
-    rank = len(dims(at.x))
-    pads = numpy_constant(at.input(1))
-    axes_input = at.optional_input(3)
-    axes = np.arange(rank) if axes_input is None else numpy_constant(axes_input)
-    if pads is None or axes is None or at.index != 0:
-        raise at.unsupported("the amounts of padding must be constants")
-    begins, ends = pads[: len(axes)], pads[len(axes) :]
-    if (pads < 0).any():
-        raise at.unsupported("negative padding has no rule")
-    stops = np.where(ends > 0, -ends, _TO_THE_END)
-    used = (begins > 0) | (ends > 0)
-    if not used.any():
-        return at.g
-    return at.op.Slice(at.g, begins[used], stops[used], (axes % rank)[used])
 
 
 def expand(at: Pullback) -> Cotangent:
@@ -98,7 +71,6 @@ RULES: dict[str, Rule] = {
     "Expand": expand,
     "Flatten": reshape,
     "Identity": identity,
-    "Pad": pad,
     "Reshape": reshape,
     "Squeeze": reshape,
     "Transpose": transpose,

@@ -10,22 +10,32 @@ from klieg.export.autodiff.rules import (
     activation,
     arithmetic,
     convolution,
+    gathering,
     linear,
     normalization,
+    padding,
     pooling,
+    quantization,
     reduction,
+    resizing,
     selection,
     shape,
+    trigonometry,
 )
 
 STANDARD_RULES: Mapping[str, Rule] = MappingProxyType(
     activation.RULES
     | arithmetic.RULES
     | convolution.RULES
+    | gathering.RULES
     | linear.RULES
     | normalization.RULES
+    | padding.RULES
     | pooling.RULES
+    | quantization.RULES
     | reduction.RULES
+    | resizing.RULES
     | selection.RULES
     | shape.RULES
+    | trigonometry.RULES
 )

@@ -23,6 +23,9 @@ class Window:
     dilations: Sizes
     begins: Sizes
     ends: Sizes
+    front: ir.Value | None = None
+    """The padding in front where it is known at run time only; `begins` and `ends` then bound it.
+    """
 
     @property
     def reach(self) -> Sizes:
@@ -41,15 +44,13 @@ def window_of(at: Pullback, kernel: list[int]) -> Window:
     size = np.array(kernel, dtype=np.int64)
     strides = np.array(at.attribute("strides", [1] * axes), dtype=np.int64)
     dilations = np.array(at.attribute("dilations", [1] * axes), dtype=np.int64)
-    pads = np.array(at.attribute("pads", [0] * 2 * axes), dtype=np.int64)
     automatic = at.attribute("auto_pad", "NOTSET")
+    if automatic in ("SAME_UPPER", "SAME_LOWER"):
+        unpadded = Window(size, strides, dilations, np.zeros_like(size), np.zeros_like(size))
+        return _same_padding(at, unpadded, larger_first=automatic == "SAME_LOWER")
+    pads = np.array(at.attribute("pads", [0] * 2 * axes), dtype=np.int64)
     if automatic == "VALID":
         pads = np.zeros_like(pads)
-    elif automatic in ("SAME_UPPER", "SAME_LOWER"):
-        total = _same_padding(at, dilations * (size - 1) + 1, strides)
-        smaller, larger = total // 2, total - total // 2
-        order = (smaller, larger) if automatic == "SAME_UPPER" else (larger, smaller)
-        pads = np.concatenate(order)
     return Window(size, strides, dilations, pads[:axes], pads[axes:])
 
 
@@ -69,46 +70,59 @@ def scatter(
         [n, c, *x's spatial axes].
     """
     op, axes = at.op, len(window.kernel)
-    attributes = {
-        "strides": window.strides.tolist(),
-        "dilations": window.dilations.tolist(),
-        "kernel_shape": window.kernel.tolist(),
-        "group": group,
-    }
-    cells, positions = _fixed(at.x, axes), _fixed(at.y, axes)
+    cells, positions = fixed_sizes(at.x, axes), fixed_sizes(at.y, axes)
+    begins, cut = window.begins, False
+    # rest: cells of x behind the last window (> 0), or of the last window behind x (< 0)
     if cells is not None and positions is not None:
-        # cells of x behind the last window (> 0), or of the last window behind x (< 0)
-        rest = window.begins + cells - ((positions - 1) * window.strides + window.reach + 1)
-    elif (window.strides == 1).all() and not at.attribute("ceil_mode", 0):
-        rest = -window.ends
+        rest = begins + cells - ((positions - 1) * window.strides + window.reach + 1)
+    elif window.front is not None:
+        rest, cut = np.maximum(window.strides - window.reach - 1, 0), True
+        begins = np.zeros_like(begins)
     else:
-        # The rest depends on the size at run time: make it long enough, then cut.
-        pads = [*window.begins.tolist(), *[0] * axes]
-        spread = op.ConvTranspose(values, weight, pads=pads, **attributes)
-        if (window.strides > 1).any():
-            none = [0] * (axes + 2)
-            spread = op.Pad(spread, [*none, 0, 0, *(window.strides - 1).tolist()], 0.0)
-        spatial = list(range(2, axes + 2))
-        return op.Slice(spread, [0] * axes, op.shape(at.x, 2), spatial)
-    pads = [*window.begins.tolist(), *np.maximum(-rest, 0).tolist()]
-    extra = np.maximum(rest, 0).tolist()
-    return op.ConvTranspose(values, weight, pads=pads, output_padding=extra, **attributes)
+        # It depends on the size at run time: the largest it can be, then cut.
+        rest = window.strides - 1 - window.ends
+        cut = bool((window.strides > 1).any()) or bool(at.attribute("ceil_mode", 0))
+    spread = op.ConvTranspose(
+        values,
+        weight,
+        pads=[*begins.tolist(), *np.maximum(-rest, 0).tolist()],
+        output_padding=np.maximum(rest, 0).tolist(),
+        strides=window.strides.tolist(),
+        dilations=window.dilations.tolist(),
+        kernel_shape=window.kernel.tolist(),
+        group=group,
+    )
+    if not cut:
+        return spread
+    spatial, sizes = list(range(2, axes + 2)), op.shape(at.x, 2)
+    if window.front is None:
+        return op.Slice(spread, [0] * axes, sizes, spatial)
+    return op.Slice(spread, window.front, op.Add(window.front, sizes), spatial)
 
 
-def _same_padding(at: Pullback, extent: Sizes, strides: Sizes) -> Sizes:
-    """Return the total padding that gives ceil(size / stride) window positions."""
-    if (strides == 1).all():
-        return extent - 1
-    cells = _fixed(at.x, len(extent))
-    if cells is None:
-        raise at.unsupported(
-            "automatic padding with a stride needs a fixed image size; fix the size of the input"
-        )
-    positions = -(-cells // strides)
-    return np.asarray(np.maximum((positions - 1) * strides + extent - cells, 0))
-
-
-def _fixed(value: ir.Value, axes: int) -> Sizes | None:
-    """Return the spatial sizes if all are fixed."""
+def fixed_sizes(value: ir.Value, axes: int) -> Sizes | None:
+    """Return the sizes of the last axes if all are fixed."""
     sizes = dims(value)[-axes:]
     return None if None in sizes else np.array(sizes, dtype=np.int64)
+
+
+def _same_padding(at: Pullback, window: Window, *, larger_first: bool) -> Window:
+    """Pad such that there are ceil(size / stride) window positions."""
+    op, axes = at.op, len(window.kernel)
+    cells = fixed_sizes(at.x, axes)
+    # total = max((positions - 1) stride + reach + 1 - cells, 0): at most the reach
+    total, front = window.reach, None
+    if cells is not None:
+        positions = -(-cells // window.strides)
+        last = (positions - 1) * window.strides
+        total = np.maximum(last + window.reach + 1 - cells, 0)
+    elif (window.strides > 1).any():
+        last_end = op.Mul(op.Shape(at.y, start=2), window.strides)
+        surplus = op.Sub(
+            op.Add(last_end, window.reach + 1 - window.strides), op.Shape(at.x, start=2)
+        )
+        front = op.Max(surplus, 0) if (window.reach + 1 < window.strides).any() else surplus
+        front = op.Div(op.Add(front, 1) if larger_first else front, 2)
+    smaller, larger = total // 2, total - total // 2
+    begins, ends = (larger, smaller) if larger_first else (smaller, larger)
+    return Window(window.kernel, window.strides, window.dilations, begins, ends, front)

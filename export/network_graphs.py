@@ -1,0 +1,120 @@
+"""The graphs of a published network: its classifier, the explainer, the gradient at the image.
+
+One trace serves all of them, and their errors against torch autograd.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+
+from klieg.export import parity
+from klieg.export.autodiff import add_gradient
+from klieg.export.float64 import evaluator, in_float64
+from klieg.export.instrument import instrument
+from klieg.export.networks import Network, build
+from klieg.export.onnx_classifier import find_classifier
+from klieg.export.parity_inputs import random_images, two_targets
+from klieg.export.session import open_session
+from klieg.export.torch_classifier import TorchClassifier
+
+MEAN: Final = (0.485, 0.456, 0.406)
+STD: Final = (0.229, 0.224, 0.225)
+CHANNELS: Final = len(MEAN)
+CLASSES: Final = 1000
+
+LIMIT: Final = 1e-4
+"""Relative error from which a gradient is computed once more in float64."""
+
+
+@dataclass(frozen=True)
+class GradientError:
+    """How far a gradient is from torch's, in the Euclidean norm, relative."""
+
+    float32: float
+    float64: float | None
+    """The same in float64, None where float32 left no question."""
+
+    @property
+    def value(self) -> float:
+        """The error that counts: see `parity.against_torch` on kinks."""
+        return self.float32 if self.float64 is None else self.float64
+
+
+class NetworkGraphs:
+    """A network traced once, and what is made of it."""
+
+    def __init__(self, network: Network, *, size: int) -> None:
+        """Build and trace.
+
+        Args:
+            network: Which one.
+            size: Height and width of its images.
+        """
+        self.network = network
+        self.size = size
+        self.original = TorchClassifier(
+            build(network, size=size), layer=None, input_size=size, mean=MEAN, std=STD
+        )
+        self._traced = self.original.to_onnx()
+
+    @cached_property
+    def classifier(self) -> onnx.ModelProto:
+        """The classifier alone: `input` [batch, 3, height, width] to `logits`."""
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self._traced)
+        del proto.graph.output[1:]
+        return proto
+
+    @cached_property
+    def explainer(self) -> onnx.ModelProto:
+        """The instrumented classifier with the gradient at the default layer."""
+        found = find_classifier(
+            self._traced, layer="layer", input_size=self.size, channels=CHANNELS
+        )
+        proto: onnx.ModelProto = ir.to_proto(instrument(found, mean=MEAN, std=STD))
+        return proto
+
+    @cached_property
+    def image_gradient(self) -> onnx.ModelProto:
+        """The classifier with the gradient at its normalised image."""
+        return add_gradient(self.classifier, score="logits", wrt="input")
+
+    def layer_errors(self) -> dict[str, float]:
+        """Return the errors of logits, activation and gradient at the default layer."""
+        return parity.against_torch(
+            self.explainer, self.original, sizes=[self.size], channels=CHANNELS, classes=CLASSES
+        )
+
+    def image_error(self) -> GradientError:
+        """Return the error of the gradient at the image, two images of two classes."""
+        images = (random_images(self.size, channels=CHANNELS, seed=0) / 255 - 0.45) / 0.225
+        targets = two_targets(CLASSES, seed=0)
+        session = open_session(self.image_gradient.SerializeToString())
+        feeds = {"input": images.astype(np.float32), "target": np.array(targets)}
+        (got,) = session.run(["gradient"], feeds)
+        single = parity.relative_error(got, self._truth(feeds["input"], targets, torch.float32))
+        if single <= LIMIT:
+            return GradientError(single, None)
+        feeds["input"] = feeds["input"].astype(np.float64)
+        outputs: Any = evaluator(in_float64(self.image_gradient)).run(["gradient"], feeds)
+        truth = self._truth(feeds["input"], targets, torch.float64)
+        return GradientError(single, parity.relative_error(outputs[0], truth))
+
+    def _truth(
+        self, images: NDArray[np.floating], targets: list[int], dtype: torch.dtype
+    ) -> NDArray[np.floating]:
+        """Return d score / d image [B, 3, H, W] by torch autograd."""
+        module = self.original.module.to(dtype)
+        image = torch.from_numpy(images).to(dtype).requires_grad_()
+        score = module(image)[torch.arange(len(targets)), torch.tensor(targets)].sum()
+        (gradient,) = torch.autograd.grad(score, image)
+        module.to(torch.float32)
+        return np.asarray(gradient.numpy())

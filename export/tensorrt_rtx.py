@@ -1,0 +1,89 @@
+"""TensorRT's own parser and builder, which its RTX edition runs without a GPU.
+
+`tensorrt-rtx-cu13-libs` and `-bindings` are proprietary and serve here only to check graphs: see
+the dependency group `dev`. They share parser and interface with TensorRT; the engines they build
+are for RTX devices and are thrown away.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+BATCHES = (1, 2, 4)
+"""Smallest, usual and largest batch of the optimisation profile."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """What became of one graph."""
+
+    complaint: str | None
+    """What the parser or the builder said when it refused, None if there is an engine."""
+    layers: int = 0
+    seconds: float = 0.0
+    engine_bytes: int = 0
+
+
+def version() -> str:
+    """Return the version of the TensorRT-RTX that is installed."""
+    import tensorrt_rtx_bindings as trt
+
+    return str(trt.__version__)
+
+
+def build_engine(model: bytes, *, sizes: Sequence[int]) -> Build:
+    """Parse a graph and build an engine.
+
+    Args:
+        model: A serialised ONNX model. Every dynamic axis 0 is the batch, every other dynamic axis
+            a height or width.
+        sizes: Smallest, usual and largest height and width.
+    """
+    import tensorrt_rtx_bindings as trt
+
+    log = _Log(trt)
+    builder = trt.Builder(log.logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, log.logger)
+    started = time.perf_counter()
+    if not parser.parse(model):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        return Build("; ".join(f"{e.node_operator()}: {e.desc()}" for e in errors) or "no parse")
+    config = builder.create_builder_config()
+    profile = builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        shapes = [
+            [
+                (batch if axis == 0 else size) if length < 0 else length
+                for axis, length in enumerate(tensor.shape)
+            ]
+            for batch, size in zip(BATCHES, sizes, strict=True)
+        ]
+        profile.set_shape(tensor.name, *shapes)
+    config.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        return Build("; ".join(log.errors) or "no engine")
+    return Build(None, network.num_layers, time.perf_counter() - started, engine.nbytes)
+
+
+class _Log:
+    """Collects what the builder says when it fails."""
+
+    def __init__(self, trt: Any) -> None:
+        self.errors: list[str] = []
+        errors = self.errors
+
+        class Logger(trt.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                    errors.append(message)
+
+        self.logger = Logger()
