@@ -57,7 +57,6 @@ class Names(click.ParamType[list[str]]):
 @click.option(
     "--methods",
     type=Names(),
-    default=[],
     help="Methods that the file has to serve besides those of the layer's gradient, such as "
     "saliency,guided_backprop; or all.",
 )
@@ -69,7 +68,7 @@ def export(
     mean: list[float] | None,
     std: list[float] | None,
     class_names: Path | None,
-    methods: list[str],
+    methods: list[str] | None,
 ) -> None:
     """Turn a classifier into one ONNX file that contains its own gradient.
 
@@ -98,7 +97,7 @@ def export(
             mean=found.mean,
             std=found.std,
             class_names=found.class_names,
-            methods=methods,
+            methods=methods or (),
         )
     size = report.path.stat().st_size / 1e6
     click.echo(f"wrote   {report.path} ({size:.1f} MB)")
