@@ -73,7 +73,6 @@ class Setting(click.ParamType[tuple[str, float]]):
 @click.option(
     "--methods",
     type=Names(),
-    default="",
     help="Methods that the file has to serve besides those of the layer's gradient, such as "
     "saliency,guided_backprop; or all.",
 )
@@ -94,7 +93,7 @@ def export(
     mean: list[float] | None,
     std: list[float] | None,
     class_names: Path | None,
-    methods: list[str],
+    methods: list[str] | None,
     image: str | None,
     score: str | None,
     settings: tuple[tuple[str, float], ...],
@@ -126,7 +125,7 @@ def export(
             mean=found.mean,
             std=found.std,
             class_names=found.class_names,
-            methods=methods,
+            methods=methods or (),
             image=image,
             score=score,
             fixed_inputs=dict(settings),
