@@ -33,7 +33,7 @@ CLASSES: Final = 1000
 LIMIT: Final = 1e-4
 """Relative error from which a gradient is computed once more in float64."""
 
-SEEDS: Final = 3
+SEEDS: Final = 6
 """Images tried at most, see `NetworkGraphs.image_error`."""
 
 
@@ -109,7 +109,9 @@ class NetworkGraphs:
 
         The tracer folds batch normalisation into the convolutions in float32, which moves what a
         Relu reads by 1e-7 in float64 too, enough for one of a million cells to change sides. Such
-        an accident does not repeat itself with other images, an error does.
+        an accident does not happen with every image, an error of a rule does. (torch in float64
+        against itself with weights moved by 6e-8, ResNet-50, three images of 96 pixels: 7e-3, 4e-3,
+        3e-7.)
         """
         error = self._image_error(size or self.size, seed=0)
         for seed in range(1, SEEDS):
