@@ -16,7 +16,7 @@ from onnx_ir.passes import common as passes
 from klieg.errors import GradientError
 from klieg.export.autodiff.emitter import graph_values, numpy_constant
 from klieg.export.autodiff.expansion import expand_functions
-from klieg.export.autodiff.soundness import check_content, try_inference
+from klieg.export.autodiff.soundness import check_content, check_structure, try_inference
 
 OPSET: Final = 18
 """Opset of everything klieg writes: accepted by TensorRT 10 and later and by ONNX Runtime."""
@@ -147,7 +147,7 @@ def _inferred(model: onnx.ModelProto) -> ir.Model:
     """Return a model with shapes inferred and constants as initializers."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     # What follows relies on operands that exist and on attributes of their type.
-    onnx.checker.check_model(inferred)
+    check_structure(inferred)
     result: ir.Model = ir.from_proto(inferred)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(result)
     return result

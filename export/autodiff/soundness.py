@@ -7,6 +7,7 @@ import sys
 from typing import Final
 
 import onnx
+import onnx.checker
 import onnx.defs
 import onnx.helper
 import onnx_ir as ir
@@ -44,6 +45,17 @@ def try_inference(model: onnx.ModelProto) -> None:
             "the model is malformed: ONNX's shape inference breaks off; perhaps a window is larger "
             "than the image, or a size is negative"
         )
+
+
+def check_structure(model: onnx.ModelProto) -> None:
+    """Run onnx's checker, which wants to know the rank of every output: here it may be unknown."""
+    tensors = [value.type.tensor_type for value in (*model.graph.input, *model.graph.output)]
+    unknown = [tensor for tensor in tensors if not tensor.HasField("shape")]
+    for tensor in unknown:
+        tensor.shape.SetInParent()
+    onnx.checker.check_model(model)
+    for tensor in unknown:
+        tensor.ClearField("shape")
 
 
 def check_content(graph: ir.Graph, opset: int) -> None:
