@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+from numpy.typing import ArrayLike
 
 from klieg.atomic import atomic_path
 from klieg.errors import ExportError, OptionError
@@ -21,6 +22,7 @@ from klieg.export.autodiff.emitter import dims
 from klieg.export.instrument import instrument
 from klieg.export.onnx_classifier import (
     GraphClassifier,
+    Names,
     find_classifier,
     larger_size,
 )
@@ -75,6 +77,9 @@ def export_classifier(
     std: Sequence[float],
     class_names: Sequence[str] | None = None,
     methods: Sequence[str] = (),
+    image: str | None = None,
+    score: str | None = None,
+    fixed_inputs: Mapping[str, ArrayLike] | None = None,
 ) -> ExportReport:
     """Turn a classifier into one ONNX file that contains its own gradient.
 
@@ -83,12 +88,14 @@ def export_classifier(
     float64 instead. The errors go into the file.
 
     Where the graph allows it, one pass takes several targets per image: what is in front of the
-    layer then runs once per image. Gradients by the image are sums over its targets.
+    layer then runs once per image. Ask for outputs of the image's shape with one target per image:
+    `image_gradient` is the sum over targets, and the other two are no such sum.
 
     Args:
         model: A torch module, an ONNX model or the path of an `.onnx` file that maps normalised
-            images [batch, channels, height, width] to logits [batch, classes]. A final Softmax or
-            Sigmoid of an ONNX model is stepped over.
+            images [batch, channels, height, width] to logits [batch, classes]. An ONNX model may
+            take [batch, height, width, channels] and float16; a final Softmax or Sigmoid of it is
+            stepped over.
         output: Where the explainer file is to stand; it is replaced only by a complete file.
         layer: For torch the path of a sub-module ("layer4.1"), for ONNX the name of a tensor or a
             node; None picks the last feature map before the spatial axes vanish.
@@ -98,6 +105,9 @@ def export_classifier(
         class_names: One name per class.
         methods: Names of explanation methods that the file has to serve, or "all". Those that need
             logits, activation and gradient only are always served.
+        image: For ONNX, the name of the input that is the image, if several have rank 4.
+        score: For ONNX, the name of the output [batch, classes], if there are several.
+        fixed_inputs: For ONNX, a number or an array for every input besides the image.
 
     Returns:
         What was written: the chosen layer, the measured errors, the size of the graph.
@@ -111,10 +121,11 @@ def export_classifier(
     mean, std = _checked_statistics(mean, std)
     if input_size < 1:
         raise OptionError(f"input_size is {input_size}, expected pixels, at least 1")
-    classifier, measure = _open(model, layer, input_size, mean, std)
+    outputs = _outputs_for(methods)
+    names = Names(layer=layer, image=image, score=score, fixed_inputs=fixed_inputs or {})
+    classifier, measure = _open(model, names, input_size, mean, std)
     nodes_before = classifier.model.graph.num_nodes()
     _check_class_names(classifier, class_names)
-    outputs = _outputs_for(methods)
     proto, several_targets = _instrumented(classifier, outputs, mean, std, input_size)
     fixed_size = None not in dims(classifier.image)[2:]
     sizes = [input_size] if fixed_size else [input_size, larger_size(input_size)]
@@ -133,7 +144,7 @@ def export_classifier(
         versions=_versions(),
     )
     _write(proto, info, Path(output))
-    outputs = [value.name for value in proto.graph.output]
+    written = tuple(value.name for value in proto.graph.output)
     return ExportReport(
         path=Path(output),
         layer=classifier.layer,
@@ -141,11 +152,11 @@ def export_classifier(
         parity=errors,
         nodes_before=nodes_before,
         nodes_after=len(proto.graph.node),
-        outputs=tuple(outputs),
+        outputs=written,
         methods=tuple(
             name
             for name, method in METHODS.items()
-            if {*method.outputs} <= {*outputs} and not (fixed_size and method.multi_scale)
+            if {*method.outputs} <= {*written} and not (fixed_size and method.multi_scale)
         ),
         several_targets=several_targets,
     )
@@ -190,16 +201,18 @@ def _instrumented(
 
 def _open(
     model: torch.nn.Module | onnx.ModelProto | str | os.PathLike[str],
-    layer: str | None,
+    names: Names,
     input_size: int,
     mean: list[float],
     std: list[float],
 ) -> tuple[GraphClassifier, Measure]:
     if isinstance(model, str | os.PathLike):
-        return _open_onnx(_load(Path(model)), layer, input_size, mean, std)
+        return _open_onnx(load_onnx(Path(model)), names, input_size, mean, std)
     if isinstance(model, onnx.ModelProto):
-        return _open_onnx(model, layer, input_size, mean, std)
-    return _open_torch(model, layer, input_size, mean, std)
+        return _open_onnx(model, names, input_size, mean, std)
+    if names != Names(layer=names.layer):
+        raise OptionError("image, score and fixed_inputs are for ONNX models, got a torch module")
+    return _open_torch(model, names.layer, input_size, mean, std)
 
 
 def _open_torch(
@@ -209,7 +222,7 @@ def _open_torch(
 
     original = TorchClassifier(module, layer=layer, input_size=input_size, mean=mean, std=std)
     traced = find_classifier(
-        original.to_onnx(), layer="layer", input_size=input_size, channels=len(mean)
+        original.to_onnx(), names=Names(layer="layer"), input_size=input_size, channels=len(mean)
     )
     classifier = replace(traced, layer=original.layer, source_sha256=original.sha256())
 
@@ -222,13 +235,9 @@ def _open_torch(
 
 
 def _open_onnx(
-    original: onnx.ModelProto,
-    layer: str | None,
-    input_size: int,
-    mean: list[float],
-    std: list[float],
+    original: onnx.ModelProto, names: Names, input_size: int, mean: list[float], std: list[float]
 ) -> tuple[GraphClassifier, Measure]:
-    classifier = find_classifier(original, layer=layer, input_size=input_size, channels=len(mean))
+    classifier = find_classifier(original, names=names, input_size=input_size, channels=len(mean))
 
     def measure(proto: onnx.ModelProto, sizes: list[int]) -> dict[str, float]:
         return parity.against_onnx(proto, original, classifier, sizes=sizes, mean=mean, std=std)
@@ -236,7 +245,8 @@ def _open_onnx(
     return classifier, measure
 
 
-def _load(path: Path) -> onnx.ModelProto:
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file with its external data; ExportError if it is none."""
     try:
         return onnx.load(path, load_external_data=True)
     except (OSError, DecodeError, onnx.checker.ValidationError) as error:

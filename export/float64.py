@@ -8,7 +8,7 @@ windows in Python loops.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -20,6 +20,8 @@ from onnx.reference.op_run import OpRun
 from torch.nn import functional
 
 Array = NDArray[np.float64]
+
+_SHORTER: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
 def evaluator(model: onnx.ModelProto) -> onnx.reference.ReferenceEvaluator:
@@ -43,7 +45,7 @@ def evaluator(model: onnx.ModelProto) -> onnx.reference.ReferenceEvaluator:
 
 
 def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of a float32 model that computes in float64 where its inputs are float64."""
+    """Return a copy of a model that computes in float64 where its inputs are float64."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for tensor in copy.graph.initializer:
@@ -51,7 +53,7 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
         tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
     for node in copy.graph.node:
         for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.i == onnx.TensorProto.FLOAT:
+            if node.op_type == "Cast" and attribute.i in _SHORTER:
                 attribute.i = onnx.TensorProto.DOUBLE
             if attribute.HasField("t"):
                 array = doubled(onnx.numpy_helper.to_array(attribute.t))
@@ -60,8 +62,8 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def doubled(array: NDArray[Any]) -> NDArray[Any]:
-    """Return float32 as float64, anything else as it is."""
-    return array.astype(np.float64) if array.dtype == np.float32 else array
+    """Return shorter floating-point types as float64, anything else as it is."""
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
 class Conv(OpRun):

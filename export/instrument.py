@@ -9,7 +9,6 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from klieg.errors import ExportError
 from klieg.explainer_file import IMAGE_OUTPUTS
 from klieg.export.autodiff.emitter import Emitter, dims, graph_values
 from klieg.export.autodiff.engine import Cotangent
@@ -53,11 +52,6 @@ def instrument(
         find_tensor(graph, str(value.name))
         for value in (classifier.image, classifier.logits, classifier.activation)
     )
-    others = [value.name for value in graph.inputs if value is not image]
-    if others:
-        raise ExportError(
-            f"the model has inputs besides the image: {others}; expected the image only"
-        )
     _free_names(graph, _RESERVED)
     graph.outputs.clear()
     graph.outputs.extend([logits, layer])
@@ -108,8 +102,6 @@ def _normalise_inside(
     op: Emitter, graph: ir.Graph, image: ir.Value, mean: Sequence[float], std: Sequence[float]
 ) -> ir.Value:
     """Replace the normalised input by `image` in 0..255: (image - 255 mean) / (255 std)."""
-    if image.dtype != ir.DataType.FLOAT:
-        raise ExportError(f"input {image.name!r} is {image.dtype}, expected float32")
     per_channel = (1, len(mean), 1, 1)
     centre = (255 * np.array(mean, dtype=np.float64)).astype(np.float32).reshape(per_channel)
     scale = (1 / (255 * np.array(std, dtype=np.float64))).astype(np.float32).reshape(per_channel)

@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import ArrayLike
 
 from klieg.errors import ExportError
+from klieg.export.attention import attention_weights, before_last_attention
 from klieg.export.autodiff.emitter import Emitter, dims
-from klieg.export.autodiff.engine import describe
 from klieg.export.autodiff.gradient import find_tensor
 from klieg.export.autodiff.normal_form import normal_form
-from klieg.export.feature_maps import last_feature_map, measure_shapes
+from klieg.export.feature_maps import (
+    FeatureMap,
+    Shape,
+    as_channels_first,
+    feature_map,
+    measure_shapes,
+)
+from klieg.export.image_input import ImageInput, prepare_image, with_dynamic_batch
+from klieg.export.score import Score, find_score
+
+
+@dataclass(frozen=True)
+class Names:
+    """What to take of a model that has several of a kind, and what to set the rest to."""
+
+    layer: str | None = None
+    """A tensor or node to explain, None for the last feature map."""
+    image: str | None = None
+    """The input that is the image, None if only one has rank 4."""
+    score: str | None = None
+    """The output [batch, classes], None if there is only one."""
+    fixed_inputs: Mapping[str, ArrayLike] = field(default_factory=dict)
+    """A number or an array for every input besides the image."""
 
 
 @dataclass(frozen=True)
@@ -25,98 +48,70 @@ class GraphClassifier:
 
     model: ir.Model
     image: ir.Value
-    logits: ir.Value
+    """float32 [batch, channels, height, width], the only input."""
+    score: Score
     activation: ir.Value
+    """[batch, k, h, w]."""
+    feature_map: FeatureMap
+    """How the cells of the layer lie in the original tensor."""
     layer: str
-    image_name: str
-    """Name of the model's own input; instrumenting renames it."""
-    final_operator: str | None
-    """Softmax, LogSoftmax or Sigmoid if the model ends with it and it was stepped over."""
-    score_name: str
-    """Name of the output that the model itself calls its result."""
+    image_input: ImageInput
+    """The image among the inputs of the original."""
     source_sha256: str
+
+    @property
+    def logits(self) -> ir.Value:
+        """[batch, classes] float32."""
+        return self.score.logits
 
     @property
     def probability(self) -> Literal["softmax", "sigmoid"]:
         """How the logits become probabilities."""
-        return "sigmoid" if self.final_operator == "Sigmoid" else "softmax"
+        return self.score.probability
 
     @property
     def classes(self) -> int:
         """Number of classes."""
-        classes = dims(self.logits)[-1]
-        if classes is None:
-            raise ExportError(f"the number of classes in {self.logits.name!r} is not fixed")
-        return classes
+        return self.score.classes
 
 
 def find_classifier(
-    proto: onnx.ModelProto, *, layer: str | None, input_size: int, channels: int
+    proto: onnx.ModelProto, *, input_size: int, channels: int, names: Names | None = None
 ) -> GraphClassifier:
     """Find the image, the logits and the layer in a bare ONNX classifier.
 
     Args:
-        proto: A model with one image input [batch, channels, height, width] and one output
-            [batch, classes]. A final Softmax or Sigmoid is stepped over: the score explained is the
-            logit.
-        layer: Name of a tensor or node, None for the last feature map.
+        proto: A model with an image input [batch, channels, height, width] or
+            [batch, height, width, channels] and an output [batch, classes]. A final Softmax or
+            Sigmoid is stepped over: the score explained is the logit.
         input_size: Height and width of the images it is made for.
         channels: Number of channels of an image.
+        names: What to take where there are several.
 
     Raises:
         ExportError: the model is no such classifier, or the layer is not in it.
+        OptionError: an input besides the image has no value.
     """
-    model = normal_form(proto)
-    image = _image(model.graph, channels, input_size)
-    score, logits, final_operator = _logits(model.graph)
-    if layer is None:
-        activation = _default_layer(model, image, logits, input_size, channels)
-    else:
-        activation = _named_layer(model.graph, layer)
-    if activation.dtype != ir.DataType.FLOAT or len(dims(activation)) != 4:
-        raise ExportError(
-            f"layer {activation.name!r} is {activation.dtype} {activation.shape}, "
-            "expected float32 [batch, channels, height, width]"
-        )
-    digest = hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
+    names = names or Names()
+    model, image, info, score = _prepared(proto, input_size, channels, names)
+    candidates = (
+        _candidates(model.graph, score.logits)
+        if names.layer is None
+        else [_named_layer(model.graph, names.layer)]
+    )
+    shapes, larger = _measured(model, image, candidates, input_size, channels)
+    value, found = _last_feature_map(model.graph, candidates, shapes, larger, names.layer)
+    activation = as_channels_first(model.graph, value, found)
     return GraphClassifier(
         model=model,
         image=image,
-        logits=logits,
+        score=score,
         activation=activation,
-        layer=str(activation.name),
-        image_name=str(image.name),
-        final_operator=final_operator,
-        score_name=str(score.name),
-        source_sha256=digest,
+        feature_map=found,
+        layer=str(value.name),
+        image_input=info,
+        source_sha256=hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest(),
     )
-
-
-def _image(graph: ir.Graph, channels: int, input_size: int) -> ir.Value:
-    candidates = [value for value in graph.inputs if value.shape and len(value.shape) == 4]
-    if len(candidates) != 1:
-        listed = [f"{value.name} {value.shape}" for value in graph.inputs]
-        raise ExportError(
-            f"the model's inputs are {listed}, expected one image [batch, channels, height, width]"
-        )
-    image = candidates[0]
-    batch, have, height, width = dims(image)
-    if have not in (None, channels):
-        raise ExportError(
-            f"input {image.name!r} has shape {image.shape}, but mean and std are for {channels} "
-            "channels; expected [batch, channels, height, width]"
-        )
-    if height not in (None, input_size) or width not in (None, input_size):
-        raise ExportError(
-            f"input {image.name!r} takes {height} x {width} pixels only: pass that as input_size "
-            f"(got {input_size}; other than square sizes are not supported)"
-        )
-    if batch is not None:
-        raise ExportError(
-            f"input {image.name!r} has a fixed batch of {batch}: export the model with a dynamic "
-            "batch axis"
-        )
-    return image
 
 
 def with_final_operator(explainer: onnx.ModelProto, operator: str | None) -> onnx.ModelProto:
@@ -132,21 +127,41 @@ def with_final_operator(explainer: onnx.ModelProto, operator: str | None) -> onn
     return ir.to_proto(model)
 
 
-def _logits(graph: ir.Graph) -> tuple[ir.Value, ir.Value, str | None]:
-    """Return the model's own result, the logits behind it, and the operator between them."""
-    outputs = [o for o in graph.outputs if o.shape is not None and len(o.shape) == 2]
-    if len(outputs) != 1:
-        listed = [f"{value.name} {value.shape}" for value in graph.outputs]
-        raise ExportError(f"the model's outputs are {listed}, expected one [batch, classes]")
-    score, node = outputs[0], outputs[0].producer()
-    while node is not None and node.op_type == "Identity" and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    if node is None or node.op_type not in ("Softmax", "LogSoftmax", "Sigmoid"):
-        return score, score, None
-    logits = node.inputs[0]
-    if logits is None or logits.shape is None or len(logits.shape) != 2:
-        raise ExportError(f"{describe(node)} does not act on logits [batch, classes]")
-    return score, logits, node.op_type
+def larger_size(input_size: int) -> int:
+    """Return a second image size, large enough for every feature map to grow."""
+    return input_size + max(96, input_size // 2)
+
+
+def _prepared(
+    proto: onnx.ModelProto, input_size: int, channels: int, names: Names
+) -> tuple[ir.Model, ir.Value, ImageInput, Score]:
+    flexible, one_by_one = with_dynamic_batch(proto, names.image)
+    named_node = (list(n.output[:1]) for n in proto.graph.node if n.name and n.name == names.layer)
+    keep = [*next(named_node, []), *([names.layer] if names.layer else [])]
+    model = normal_form(flexible, keep=keep)
+    image, info = prepare_image(
+        model.graph,
+        channels=channels,
+        input_size=input_size,
+        name=names.image,
+        fixed_inputs=names.fixed_inputs,
+        one_by_one=one_by_one,
+    )
+    return model, image, info, find_score(model.graph, names.score)
+
+
+def _candidates(graph: ir.Graph, logits: ir.Value) -> list[ir.Value]:
+    """Return what the logits are computed from that may be a feature map, in order."""
+    weights = attention_weights(graph)
+    return [
+        value
+        for value in ancestors(graph, logits)
+        if value.shape is not None
+        and len(value.shape) in (3, 4)
+        and value.dtype is not None
+        and value.dtype.is_floating_point()
+        and value not in weights
+    ]
 
 
 def _named_layer(graph: ir.Graph, layer: str) -> ir.Value:
@@ -156,31 +171,67 @@ def _named_layer(graph: ir.Graph, layer: str) -> ir.Value:
     return find_tensor(graph, layer)
 
 
-def _default_layer(
-    model: ir.Model, image: ir.Value, logits: ir.Value, input_size: int, channels: int
-) -> ir.Value:
-    candidates = [
-        value
-        for value in _ancestors(model.graph, logits)
-        if value.dtype == ir.DataType.FLOAT and value.shape is not None and len(value.shape) == 4
-    ]
+Shapes = list[tuple[int, ...]]
+
+
+def _measured(
+    model: ir.Model, image: ir.Value, candidates: list[ir.Value], input_size: int, channels: int
+) -> tuple[Shapes, Shapes | None]:
+    """Return the shapes for an image of the model's size and for a larger one.
+
+    A model may claim to take images of any size and not do so; then its size is fixed here.
+    """
     names = [str(value.name) for value in candidates]
-    measured: Callable[[int], list[tuple[int, ...]]] = lambda size: measure_shapes(  # noqa: E731
-        model,
-        names,
-        {str(image.name): np.zeros((1, channels, size, size), dtype=np.float32)},
-    )
-    fixed = None not in dims(image)[2:]
-    larger = None if fixed else measured(larger_size(input_size))
-    return candidates[last_feature_map(measured(input_size), larger)]
+
+    def measure(batch: int, size: int) -> Shapes:
+        blank = np.zeros((batch, channels, size, size), dtype=np.float32)
+        return measure_shapes(model, names, {str(image.name): blank})
+
+    shapes = measure(1, input_size)
+    try:
+        measure(2, input_size)
+    except ExportError as error:
+        raise ExportError(
+            f"the model does not take two images at once: export it with a dynamic batch axis "
+            f"({error})"
+        ) from error
+    if None not in dims(image)[2:]:
+        return shapes, None
+    try:
+        return shapes, measure(1, larger_size(input_size))
+    except ExportError:
+        image.shape = ir.Shape([*list(image.shape or [])[:2], input_size, input_size])
+        return shapes, None
 
 
-def larger_size(input_size: int) -> int:
-    """Return a second image size, large enough for every feature map to grow."""
-    return input_size + max(96, input_size // 2)
+def _last_feature_map(
+    graph: ir.Graph,
+    candidates: list[ir.Value],
+    shapes: list[tuple[int, ...]],
+    larger: list[tuple[int, ...]] | None,
+    layer: str | None,
+) -> tuple[ir.Value, FeatureMap]:
+    attended = before_last_attention(graph)
+    for index in reversed(range(len(candidates))):
+        value = candidates[index]
+        second: Shape | None = None if larger is None else larger[index]
+        found = feature_map(
+            shapes[index], second, before_attention=layer is not None or value in attended
+        )
+        if found is not None:
+            return value, found
+    if layer is not None:
+        raise ExportError(f"layer {layer!r} has shape {list(shapes[0])}, {EXPECTED}")
+    raise ExportError(f"found no feature map on the way to the logits, {EXPECTED}")
 
 
-def _ancestors(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:
+EXPECTED: Final = (
+    "expected [batch, channels, rows, columns], [batch, rows, columns, channels] or a square grid "
+    "of tokens [batch, tokens, channels] that grows with the image: name the layer to explain"
+)
+
+
+def ancestors(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:
     """Return what a value is computed from, itself included, in order of computation."""
     needed = {value}
     found: list[ir.Value] = []

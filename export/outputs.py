@@ -9,7 +9,7 @@ from typing import Final
 
 import onnx_ir as ir
 
-from klieg.errors import UnsupportedOperatorError
+from klieg.errors import GradientError
 from klieg.export.autodiff.emitter import Emitter
 from klieg.export.autodiff.engine import Cotangent, Rule, pull_back
 from klieg.export.autodiff.rules import STANDARD_RULES
@@ -36,8 +36,8 @@ class Walk:
         """Emit the output called `name`."""
         try:
             return OUTPUTS[name](self)
-        except UnsupportedOperatorError as error:
-            raise UnsupportedOperatorError(f"output {name!r}: {error}") from error
+        except GradientError as error:
+            raise type(error)(f"output {name!r}: {error}") from error
 
     def to_layer(self, rules: Mapping[str, Rule]) -> Cotangent:
         """Walk to the layer."""

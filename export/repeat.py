@@ -47,9 +47,9 @@ def repeat_behind(
     for crossing in _crossing(behind, layer):
         substitutes[crossing] = passing.substitute(crossing)
     for node in behind:
-        for index, value in enumerate(node.inputs):
-            if value is not None and value in substitutes:
-                node.replace_input_with(index, substitutes[value])
+        for index, operand in enumerate(node.inputs):
+            if operand is not None and operand in substitutes:
+                node.replace_input_with(index, substitutes[operand])
     graph.sort()
     return repeated
 

@@ -7,9 +7,11 @@ are for RTX devices and are thrown away.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 BATCHES = (1, 2, 4)
@@ -25,6 +27,8 @@ class Build:
     layers: int = 0
     seconds: float = 0.0
     engine_bytes: int = 0
+    peak_bytes: int = 0
+    """Peak memory of the process above what it held before."""
 
 
 def version() -> str:
@@ -48,7 +52,7 @@ def build_engine(model: bytes, *, sizes: Sequence[int]) -> Build:
     builder = trt.Builder(log.logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, log.logger)
-    started = time.perf_counter()
+    started, held = time.perf_counter(), _memory("VmRSS")
     if not parser.parse(model):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         return Build("; ".join(f"{e.node_operator()}: {e.desc()}" for e in errors) or "no parse")
@@ -68,7 +72,19 @@ def build_engine(model: bytes, *, sizes: Sequence[int]) -> Build:
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         return Build("; ".join(log.errors) or "no engine")
-    return Build(None, network.num_layers, time.perf_counter() - started, engine.nbytes)
+    return Build(
+        None,
+        layers=network.num_layers,
+        seconds=time.perf_counter() - started,
+        engine_bytes=engine.nbytes,
+        peak_bytes=_memory("VmHWM") - held,
+    )
+
+
+def _memory(field: str) -> int:
+    """Return a size of this process in bytes; the peak of getrusage would be its parent's."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024 if found else 0
 
 
 class _Log:

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from klieg.errors import ExportError
-from klieg.export.feature_maps import last_feature_map
-from klieg.export.onnx_classifier import larger_size
+from klieg.export.feature_maps import FeatureMap, feature_map
+from klieg.export.onnx_classifier import EXPECTED, larger_size
 from klieg.export.torch_tap import (
     CallRecorder,
     CallTap,
@@ -26,6 +26,7 @@ from klieg.export.torch_tap import (
     Tap,
     TraceablePools,
     logits_of,
+    plain_attention,
     run_tapped,
 )
 
@@ -70,8 +71,14 @@ class TorchClassifier:
         self._std = torch.tensor(std, dtype=torch.float64).view(1, -1, 1, 1)
         self._channels = len(mean)
         self.input_size = input_size
-        self.any_size = self._takes(larger_size(input_size))
-        self.tap: Tap = self._default_tap() if layer is None else self._named_tap(layer)
+        calls = self._recorded(input_size)  # its own size has to work
+        larger = self._recorded_larger(len(calls))
+        self.any_size = larger is not None
+        self.tap: Tap
+        if layer is None:
+            self.tap, self.feature_map = self._default_tap(calls, larger)
+        else:
+            self.tap, self.feature_map = self._named_tap(layer)
         self.layer = self.tap.name
 
     def to_onnx(self) -> onnx.ModelProto:
@@ -83,7 +90,7 @@ class TorchClassifier:
             width = larger_size(self.input_size)
             axes |= {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
         example = torch.zeros(2, self._channels, height, width)
-        with _quiet():
+        with _quiet(), plain_attention():
             program = torch.onnx.export(
                 _Traced(self.module, self.tap),
                 (example,),
@@ -124,7 +131,10 @@ class TorchClassifier:
             "gradient": gradient,
             "image_gradient": image_gradient,
         }
-        return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+        arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+        for name in ("activation", "gradient"):
+            arrays[name] = self.feature_map.channels_first(arrays[name])
+        return arrays
 
     def sha256(self) -> str:
         """Return a digest of the names and contents of all parameters and buffers."""
@@ -137,48 +147,61 @@ class TorchClassifier:
     def _blank(self, size: int) -> Tensor:
         return torch.zeros(1, self._channels, size, size)
 
-    def _takes(self, size: int) -> bool:
-        with torch.no_grad():
-            logits_of(self.module(self._blank(self.input_size)))  # its own size has to work
-            try:
-                self.module(self._blank(size))
-            except (RuntimeError, AssertionError, ValueError):
-                return False
-        return True
+    def _recorded(self, size: int) -> list[Tensor]:
+        image = self._blank(size)  # made outside, or it would be recorded itself
+        recorder = CallRecorder()
+        with torch.no_grad(), plain_attention(), recorder:
+            logits_of(self.module(image))
+        return recorder.outputs
 
-    def _named_tap(self, layer: str) -> ModuleTap:
+    def _recorded_larger(self, calls: int) -> list[Tensor] | None:
+        """Record a run on a larger image, None if the module takes images of one size only.
+
+        So does one that computes in other steps then: a trace would hold for one of the two.
+        """
+        try:
+            larger = self._recorded(larger_size(self.input_size))
+        except (RuntimeError, AssertionError, ValueError):
+            return None
+        return larger if len(larger) == calls else None
+
+    def _named_tap(self, layer: str) -> tuple[ModuleTap, FeatureMap]:
         if layer not in dict(self.module.named_modules()):
             names = [name for name, _ in self.module.named_modules() if name]
             near = difflib.get_close_matches(layer, names, n=3) or names[-3:]
             raise ExportError(f"the module has no layer {layer!r}: did you mean one of {near}?")
         tap = ModuleTap(layer)
+        sizes = [self.input_size, *([larger_size(self.input_size)] if self.any_size else [])]
         with torch.no_grad():
-            _, activation = run_tapped(self.module, tap, self._blank(self.input_size))
-        if activation.ndim != 4:
-            raise ExportError(
-                f"layer {layer!r} returns {list(activation.shape)}, "
-                "expected [batch, channels, height, width]"
-            )
-        return tap
+            shapes = [run_tapped(self.module, tap, self._blank(size))[1].shape for size in sizes]
+        larger = shapes[1] if self.any_size else None
+        found = feature_map(shapes[0], larger, before_attention=True)
+        if found is None:
+            raise ExportError(f"layer {layer!r} returns {list(shapes[0])}, {EXPECTED}")
+        return tap, found
 
-    def _default_tap(self) -> CallTap:
-        outputs = self._recorded(self.input_size)
-        larger = self._recorded(larger_size(self.input_size)) if self.any_size else None
-        index = last_feature_map(
-            [output.shape for output in outputs],
-            None if larger is None else [output.shape for output in larger],
-        )
-        return CallTap(index, self._name_of_call(index))
+    def _default_tap(
+        self, calls: list[Tensor], larger: list[Tensor] | None
+    ) -> tuple[Tap, FeatureMap]:
+        """Find the last feature map; every cell of it has to matter for the score."""
+        for index in reversed(range(len(calls))):
+            second = None if larger is None else larger[index].shape
+            found = feature_map(calls[index].shape, second, before_attention=True)
+            if found is not None and (found.layout != "tokens" or self._cells_matter(index, found)):
+                return self._tap_of_call(index), found
+        raise ExportError(f"found no feature map on the way to the logits, {EXPECTED}")
 
-    def _recorded(self, size: int) -> list[Tensor]:
-        image = self._blank(size)  # made outside, or it would be recorded itself
-        recorder = CallRecorder()
-        with torch.no_grad(), recorder:
-            self.module(image)
-        return recorder.outputs
+    def _cells_matter(self, index: int, found: FeatureMap) -> bool:
+        """Return whether the score depends on tokens that are cells, not on the others only."""
+        recorder, image = CallRecorder(), self._blank(self.input_size).requires_grad_()
+        with plain_attention(), recorder:
+            logits = logits_of(self.module(image))
+        tokens = recorder.outputs[index]
+        (gradient,) = torch.autograd.grad(logits.square().sum(), tokens, allow_unused=True)
+        return gradient is not None and bool(gradient[:, found.extra :].any())
 
-    def _name_of_call(self, index: int) -> str:
-        """Name the tensor of a call after the outermost module that returns it."""
+    def _tap_of_call(self, index: int) -> Tap:
+        """Tap the outermost module that returns the tensor of a call, else the call."""
         returned: list[tuple[str, Any]] = []
         hooks = [
             part.register_forward_hook(lambda _m, _i, out, name=name: returned.append((name, out)))
@@ -191,7 +214,9 @@ class TorchClassifier:
             for hook in hooks:
                 hook.remove()
         names = [name for name, output in returned if output is tensor]
-        return min(names, key=len) if names else f"feature map {list(tensor.shape[1:])}"
+        if not names:
+            return CallTap(index, f"feature map {list(tensor.shape[1:])}")
+        return CallTap(index, min(names, key=len))
 
 
 class _Traced(torch.nn.Module):

@@ -54,7 +54,7 @@ class ModuleTap:
 
 @dataclass(frozen=True)
 class CallTap:
-    """The output of the index-th torch function that returns a rank-4 floating-point tensor."""
+    """What the index-th torch function returns, counting what a `CallRecorder` records."""
 
     index: int
     name: str
@@ -80,7 +80,7 @@ def run_tapped(module: torch.nn.Module, tap: Tap, images: Tensor) -> tuple[Tenso
     Returns:
         logits [B, classes] and the layer's tensor.
     """
-    with tap.attached(module) as seen:
+    with plain_attention(), tap.attached(module) as seen:
         logits = logits_of(module(images))
     if not seen:
         raise ExportError(f"layer {tap.name!r} was not run on the way to the logits")
@@ -98,8 +98,19 @@ def logits_of(output: Any) -> Tensor:
     return logits
 
 
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Make attention compute in the same steps whether or not gradients are wanted."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
 class CallRecorder(TorchFunctionMode):
-    """Records, in order, every rank-4 floating-point tensor that a torch function returns."""
+    """Records every floating-point tensor of rank 3 or 4 that a torch function returns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,7 +125,7 @@ class CallRecorder(TorchFunctionMode):
     ) -> Any:
         """Call the function and keep what it returns."""
         output = func(*args, **(kwargs or {}))
-        if isinstance(output, Tensor) and output.ndim == 4 and output.is_floating_point():
+        if isinstance(output, Tensor) and output.ndim in (3, 4) and output.is_floating_point():
             self.outputs.append(output)
         return output
 

@@ -26,6 +26,8 @@ from klieg.onnx_file import OnnxFacts, read_onnx
 FORMAT: Final = 1
 Probability = Literal["softmax", "sigmoid"]
 
+ALWAYS: Final = frozenset({"logits", "activation", "gradient"})
+"""Outputs of every explainer file."""
 IMAGE_OUTPUTS: Final = frozenset({"image_gradient", "guided_gradient", "deconvnet_gradient"})
 """Gradients by the image, which a file with several targets sums over the targets of an image."""
 LAYER_OUTPUTS: Final = frozenset({"excitation", "contrast"})

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,11 +72,23 @@ def load(
 
 
 def as_batch(loaded: Sequence[Loaded], channels: int) -> Batch:
-    """Put images of one size together."""
+    """Put images of one size together, as grey ones for a model of one channel.
+
+    Raises:
+        ImageError: the model takes neither grey nor RGB images.
+    """
+    if channels not in (1, 3):
+        raise ImageError(
+            f"the model takes images of {channels} channels, but photos have 3 (or 1, if grey): "
+            "use `Explainer.backend` for passes of your own"
+        )
     size = loaded[0].fitted.shape[0]
     images = np.empty((len(loaded), channels, size, size), dtype=np.float32)
     for image, one in zip(images, loaded, strict=True):
-        image[...] = one.fitted.transpose(2, 0, 1)
+        if channels == 1:
+            cv2.cvtColor(one.fitted, cv2.COLOR_RGB2GRAY, dst=image[0])
+        else:
+            image[...] = one.fitted.transpose(2, 0, 1)
     return Batch(
         images,
         targets=np.concatenate([np.array(one.targets, dtype=np.int64) for one in loaded]),

@@ -54,7 +54,7 @@ def read_onnx(data: bytes) -> OnnxFacts:
         UnsafeFileError: a tensor's content lies outside the file.
     """
     try:
-        model = _Message(memoryview(data))
+        model = Message(memoryview(data))
         graphs = model.messages(7)
         if len(graphs) != 1:
             raise ExplainerFileError(f"not an ONNX file: it holds {len(graphs)} graphs, expected 1")
@@ -75,32 +75,40 @@ class _MalformedError(Exception):
     """The bytes are no protobuf message of the expected kind."""
 
 
-class _Message:
+class Message:
     """One protobuf message: its fields by number, nested messages still as bytes."""
 
     def __init__(self, data: memoryview) -> None:
         self._numbers: dict[int, list[int]] = {}
         self._bytes: dict[int, list[memoryview]] = {}
-        for field, value in _fields(data):
+        for field, value in fields(data):
             if isinstance(value, int):
                 self._numbers.setdefault(field, []).append(value)
             else:
                 self._bytes.setdefault(field, []).append(value)
 
+    def texts(self, field: int) -> list[str]:
+        """Return all strings of a field."""
+        return [str(value, "utf-8") for value in self._bytes.get(field, ())]
+
     def has(self, field: int) -> bool:
+        """Return True if the field is there."""
         return field in self._numbers or field in self._bytes
 
-    def messages(self, field: int) -> list[_Message]:
-        return [_Message(value) for value in self._bytes.get(field, ())]
+    def messages(self, field: int) -> list[Message]:
+        """Return the messages of a field."""
+        return [Message(value) for value in self._bytes.get(field, ())]
 
     def number(self, field: int) -> int | None:
+        """Return the last number of a field."""
         return self._numbers[field][-1] if field in self._numbers else None
 
     def text(self, field: int) -> str:
+        """Return the last string of a field, empty if there is none."""
         return str(self._bytes[field][-1], "utf-8") if field in self._bytes else ""
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Yield (field number, value): a number for varints, bytes for everything with a length."""
     position, end = 0, len(data)
     while position < end:
@@ -138,7 +146,7 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
     raise _MalformedError(f"a number longer than 10 bytes at byte {position}")
 
 
-def _check_graph(graph: _Message, depth: int) -> None:
+def _check_graph(graph: Message, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise ExplainerFileError(f"graphs nested more than {MAX_DEPTH} deep")
     for tensor in graph.messages(5):
@@ -148,13 +156,13 @@ def _check_graph(graph: _Message, depth: int) -> None:
     _check_nodes(graph, 1, depth)
 
 
-def _check_nodes(parent: _Message, field: int, depth: int) -> None:
+def _check_nodes(parent: Message, field: int, depth: int) -> None:
     for node in parent.messages(field):
         for attribute in node.messages(5):
             _check_attribute(attribute, depth)
 
 
-def _check_attribute(attribute: _Message, depth: int) -> None:
+def _check_attribute(attribute: Message, depth: int) -> None:
     for tensor in (*attribute.messages(5), *attribute.messages(10)):
         _check_tensor(tensor)
     for sparse in (*attribute.messages(22), *attribute.messages(23)):
@@ -163,12 +171,12 @@ def _check_attribute(attribute: _Message, depth: int) -> None:
         _check_graph(graph, depth + 1)
 
 
-def _check_sparse(sparse: _Message) -> None:
+def _check_sparse(sparse: Message) -> None:
     for tensor in (*sparse.messages(1), *sparse.messages(2)):
         _check_tensor(tensor)
 
 
-def _check_tensor(tensor: _Message) -> None:
+def _check_tensor(tensor: Message) -> None:
     if tensor.number(14) or tensor.has(13):
         entries = {entry.text(1): entry.text(2) for entry in tensor.messages(13)}
         raise UnsafeFileError(
@@ -177,7 +185,7 @@ def _check_tensor(tensor: _Message) -> None:
         )
 
 
-def _facts(model: _Message, graph: _Message) -> OnnxFacts:
+def _facts(model: Message, graph: Message) -> OnnxFacts:
     opsets = [o.number(2) or 0 for o in model.messages(8) if o.text(1) in ("", "ai.onnx")]
     if not opsets:
         raise ExplainerFileError("not an ONNX file: it names no operator set")
@@ -192,7 +200,7 @@ def _facts(model: _Message, graph: _Message) -> OnnxFacts:
     return OnnxFacts(opsets[0], metadata, inputs, outputs, len(graph.messages(1)))
 
 
-def _tensor_type(value: _Message) -> TensorType:
+def _tensor_type(value: Message) -> TensorType:
     for kind in value.messages(2):
         for tensor in kind.messages(1):
             dimensions = [d for shape in tensor.messages(2) for d in shape.messages(1)]

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_facade() -> None:
-    assert klieg.__all__ == ["Explainer", "Explanation", "KliegError"]
+    assert klieg.__all__ == [
+        "ClassModel", "Explainer", "Explanation", "KliegError", "class_model",
+    ]  # fmt: skip
     assert klieg.export.__all__ == ["ExportReport", "export_classifier"]
     assert klieg.export.autodiff.__all__ == ["add_gradient"]
     for module in (klieg, klieg.export, klieg.export.autodiff):
@@ -30,6 +32,7 @@ def test_options_are_keyword_only() -> None:
         (klieg.Explainer.__init__, ["self", "path"]),
         (klieg.Explainer.explain, ["self", "images"]),
         (klieg.Explainer.explain_iter, ["self", "images"]),
+        (klieg.class_model, ["explainer", "target"]),
         (klieg.export.export_classifier, ["model", "output"]),
         (klieg.export.autodiff.add_gradient, ["model"]),
     ):

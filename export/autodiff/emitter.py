@@ -16,6 +16,9 @@ from klieg.errors import GradientError
 
 Operand = ir.Value | NDArray[Any] | float | int | Sequence[int] | None
 
+WRITTEN: Final = "gradient/"
+"""What the names of written nodes and tensors begin with."""
+
 _BOOLEAN: Final = frozenset(
     {"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or"}
 )
@@ -102,7 +105,7 @@ class Emitter:
 
     def _unused(self, stem: str) -> str:
         number = len(self._names)
-        while (name := f"gradient/{stem}_{number}") in self._names:
+        while (name := f"{WRITTEN}{stem}_{number}") in self._names:
             number += 1
         self._names.add(name)
         return name

@@ -222,8 +222,24 @@ def _carries_gradient(value: ir.Value) -> bool:
     return quantised or value.dtype is None or value.dtype.is_floating_point()
 
 
+def operators_without_rule(
+    graph: ir.Graph, *, score: ir.Value, wrt: ir.Value, rules: Mapping[str, Rule]
+) -> list[ir.Node]:
+    """Return the nodes between `wrt` and `score` that `pull_back` has no rule for.
+
+    Raises:
+        GradientError: `wrt` does not lead to `score`.
+    """
+    path, _ = _path(graph, wrt, score)
+    return _without_rule(path, rules)
+
+
+def _without_rule(path: Iterable[ir.Node], rules: Mapping[str, Rule]) -> list[ir.Node]:
+    return [node for node in path if node.domain or node.op_type not in rules]
+
+
 def _check_rules(path: Iterable[ir.Node], rules: Mapping[str, Rule]) -> None:
-    missing = [node for node in path if node.domain or node.op_type not in rules]
+    missing = _without_rule(path, rules)
     if missing:
         named = "; ".join(describe(node) for node in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""

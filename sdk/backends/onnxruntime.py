@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -9,13 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.errors import BackendError
-from klieg.explainer_file import ExplainerFile
+from klieg.explainer_file import ALWAYS, ExplainerFile
+from klieg.onnx_subgraph import subgraph
 
 DEFAULT_PROVIDERS: Final = ("CPUExecutionProvider",)
 
 
 class OnnxRuntimeBackend:
-    """One inference session. Several threads may call `run` at the same time."""
+    """Inference sessions. Several threads may call `run` at the same time.
+
+    A file with more outputs than logits, activation and gradient gets a session of its own for
+    every set of outputs that is asked for, made when it first is: see `onnx_subgraph`.
+    """
 
     def __init__(
         self, file: ExplainerFile, *, providers: Sequence[str] | None, threads: int | None
@@ -38,23 +44,40 @@ class OnnxRuntimeBackend:
                 f"this build of ONNX Runtime has no {missing}, it offers "
                 f"{ort.get_available_providers()}; for CUDA: pip install 'klieg[gpu]'"
             )
-        options = session_options(threads)
+        self._path, self._providers, self._threads = file.path, wanted, threads
+        self._lock, self._closed = threading.Lock(), False
+        self._sessions: dict[frozenset[str], Any] = {}
+        # With no other outputs one session serves all, and the file's bytes can be freed.
+        self._data = file.data if file.outputs > ALWAYS else None
+        data = file.data if self._data is None else subgraph(file.data, ALWAYS)
+        self._sessions[ALWAYS] = self._open(data)
+        self._versions = {"onnxruntime": ort.__version__, "provider": wanted[0]}
+
+    def _open(self, data: bytes) -> Any:
+        options = session_options(self._threads)
         try:
-            self._session: Any = ort.InferenceSession(file.data, options, providers=wanted)
+            session = _import().InferenceSession(data, options, providers=self._providers)
         except Exception as error:
-            raise BackendError(f"ONNX Runtime cannot load {file.path}: {error}") from error
+            raise BackendError(f"ONNX Runtime cannot load {self._path}: {error}") from error
         # The session keeps the file's bytes in case it has to start over with other providers,
         # which is never asked of it here: free a copy of all weights.
-        self._session._model_bytes = None
-        active = self._session.get_providers()
-        if active[0] != wanted[0]:
+        session._model_bytes = None
+        active, wanted = session.get_providers()[0], self._providers[0]
+        if active != wanted:
             raise BackendError(
-                f"ONNX Runtime could not start {wanted[0]} and would use {active[0]}: "
+                f"ONNX Runtime could not start {wanted} and would use {active}: "
                 "check the driver with `klieg doctor`, or ask for that provider"
             )
-        self._run_options = ort.RunOptions()
-        self._run_options.only_execute_path_to_fetches = True  # the logits alone cost no gradient
-        self._versions = {"onnxruntime": ort.__version__, "provider": active[0]}
+        return session
+
+    def _session(self, outputs: Sequence[str]) -> Any:
+        if self._data is None:
+            return self._sessions[ALWAYS]
+        wanted = frozenset(outputs)
+        with self._lock:
+            if wanted not in self._sessions:
+                self._sessions[wanted] = self._open(subgraph(self._data, wanted))
+            return self._sessions[wanted]
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -65,11 +88,12 @@ class OnnxRuntimeBackend:
         self, images: NDArray[np.float32], targets: NDArray[np.int64], outputs: Sequence[str]
     ) -> list[NDArray[np.float32]]:
         """See `Backend`."""
-        if self._session is None:
+        if self._closed:
             raise BackendError("the explainer is closed: open it again")
+        session = self._session(outputs)
         try:
             feeds = {"image": images, "target": targets}
-            return list(self._session.run(list(outputs), feeds, self._run_options))
+            return list(session.run(list(outputs), feeds))
         except Exception as error:
             raise BackendError(
                 f"ONNX Runtime failed on images of shape {list(images.shape)}: {error}"
@@ -77,7 +101,9 @@ class OnnxRuntimeBackend:
 
     def close(self) -> None:
         """See `Backend`."""
-        self._session = None
+        self._closed = True
+        self._sessions.clear()
+        self._data = None
 
 
 def session_options(threads: int | None) -> Any:

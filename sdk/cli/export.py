@@ -24,6 +24,34 @@ class Numbers(click.ParamType[list[float]]):
             self.fail(f"{value!r} is not a list of numbers like 0.485,0.456,0.406", param, ctx)
 
 
+class Names(click.ParamType[list[str]]):
+    """Comma-separated names."""
+
+    name = "NAME,NAME"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[str]:
+        """Parse the names; which exist is known where they are used."""
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+
+class Setting(click.ParamType[tuple[str, float]]):
+    """A name and a number."""
+
+    name = "NAME=NUMBER"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        """Split at the last equals sign: names of tensors may hold some."""
+        name, _, number = value.rpartition("=")
+        try:
+            return name, float(number)
+        except ValueError:
+            self.fail(f"{value!r} is not like age=40", param, ctx)
+
+
 @click.command(short_help="Turn a classifier into an explainer file.")
 @click.argument("source")
 @click.option(
@@ -42,6 +70,21 @@ class Numbers(click.ParamType[list[float]]):
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="A text file with one class name per line.",
 )
+@click.option(
+    "--methods",
+    type=Names(),
+    help="Methods that the file has to serve besides those of the layer's gradient, such as "
+    "saliency,guided_backprop; or all.",
+)
+@click.option("--image", metavar="NAME", help="For ONNX: the input that is the image.")
+@click.option("--score", metavar="NAME", help="For ONNX: the output with a score per class.")
+@click.option(
+    "--set",
+    "settings",
+    type=Setting(),
+    multiple=True,
+    help="For ONNX: the fixed value of another input, such as age=40. May be repeated.",
+)
 def export(
     source: str,
     output: Path,
@@ -50,6 +93,10 @@ def export(
     mean: list[float] | None,
     std: list[float] | None,
     class_names: Path | None,
+    methods: list[str] | None,
+    image: str | None,
+    score: str | None,
+    settings: tuple[tuple[str, float], ...],
 ) -> None:
     """Turn a classifier into one ONNX file that contains its own gradient.
 
@@ -78,11 +125,19 @@ def export(
             mean=found.mean,
             std=found.std,
             class_names=found.class_names,
+            methods=methods or (),
+            image=image,
+            score=score,
+            fixed_inputs=dict(settings),
         )
     size = report.path.stat().st_size / 1e6
     click.echo(f"wrote   {report.path} ({size:.1f} MB)")
     click.echo(f"layer   {report.layer}")
-    click.echo(f"nodes   {report.nodes_before} before, {report.nodes_after} with the gradient")
+    click.echo(f"serves  {', '.join(report.methods)}")
+    targets = "several" if report.several_targets else "one"
+    click.echo(f"targets {targets} per image in one pass")
+    outputs = len(report.outputs)
+    click.echo(f"nodes   {report.nodes_before} before, {report.nodes_after} with {outputs} outputs")
     errors = ", ".join(f"{name} {error:.0e}" for name, error in report.parity.items())
     click.echo(f"parity  relative error: {errors}")
     if report.fixed_size:

@@ -152,9 +152,13 @@ def test_export_from_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     result = klieg(
         "export", "small_net:small_net", "-o", tmp_path / "net.onnx", "--input-size", 32,
         "--mean", "0.4,0.5,0.45", "--std", "0.2,0.25,0.3", "--class-names", names,
+        "--methods", "saliency, excitation_backprop",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "layer   features" in result.output
+    assert "integrated_gradients, excitation_backprop" in result.output
+    assert "deconvnet" not in result.output
+    assert "targets several" in result.output
     assert "parity" in result.output
     shown = klieg("inspect", tmp_path / "net.onnx", "--classes").output
     for text in ("features", "[batch, 3, height, width]", "opset 18", "4  eel", "any, made for 32"):

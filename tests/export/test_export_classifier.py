@@ -16,6 +16,8 @@ from klieg.errors import ExportError, OptionError, ParityError, UnsupportedOpera
 from klieg.explainer_file import read_explainer
 from klieg.export import export_classifier, parity
 from klieg.export.classifier import default_scales
+from klieg.export.outputs import OUTPUTS
+from klieg.methods.table import METHODS
 from small_net import MEAN, NAMES, STD, small_net
 
 
@@ -65,6 +67,53 @@ def test_report_and_metadata(tmp_path: Path) -> None:
     assert file.info.versions["klieg"]
     assert file.facts.opset == 18
     onnx.checker.check_model(onnx.load(path), full_check=True)
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_more_methods(kind: str, bare: onnx.ModelProto, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    model = small_net() if kind == "torch" else bare
+    report = export_classifier(
+        model,
+        path,
+        input_size=32,
+        mean=MEAN,
+        std=STD,
+        methods=["saliency", "contrastive_excitation"],
+    )
+    assert report.outputs == ("logits", "activation", "gradient", "image_gradient", "contrast")
+    assert set(read_explainer(path).outputs) == set(report.outputs)
+    assert {"rise", "gradcam", "smoothgrad", "contrastive_excitation"} < set(report.methods)
+    assert not {"guided_backprop", "deconvnet", "excitation_backprop"} & set(report.methods)
+    assert 0 < report.parity["image_gradient"] < 1e-5
+    out = outputs(path)
+    assert out["image_gradient"].shape == (2, 3, 32, 32)
+    assert out["contrast"].shape == (2, 16, 4, 4)
+
+
+def test_all_methods(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    report = export_classifier(
+        small_net(), path, input_size=32, mean=MEAN, std=STD, methods=["all"]
+    )
+    assert set(report.methods) == set(METHODS)
+    assert set(report.outputs) == {"logits", "activation", *OUTPUTS}
+
+
+def test_image_gradient_is_per_grey_level(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    export_classifier(small_net(), path, input_size=32, mean=MEAN, std=STD, methods=["saliency"])
+    session = onnxruntime.InferenceSession(path.read_bytes())
+    image = np.random.default_rng(0).uniform(0, 255, (1, 3, 32, 32)).astype(np.float32)
+
+    def run(name: str, where: np.ndarray) -> np.ndarray:
+        feeds = {"image": where, "target": np.array([1])}
+        return session.run([name], feeds)[0]
+
+    gradient = run("image_gradient", image)
+    step = 0.5 * np.sign(gradient)  # grey levels
+    rise = run("logits", image + step)[0, 1] - run("logits", image - step)[0, 1]
+    assert rise == pytest.approx(np.abs(gradient).sum(), rel=0.05)
 
 
 def test_default_layer_is_what_the_global_pool_reads(small_explainer: Path) -> None:
@@ -188,6 +237,8 @@ def test_parity_check_refuses_nan() -> None:
         ({"class_names": "abcde"}, OptionError, "class names"),
         ({"input_size": 0}, OptionError, "input_size"),
         ({"layer": "featurez"}, ExportError, "did you mean.*features"),
+        ({"methods": ["gradcan"]}, OptionError, "unknown method 'gradcan'"),
+        ({"methods": "saliency"}, OptionError, "expected a list"),
         ({"layer": "head"}, ExportError, r"returns \[1, 5\]"),
     ],
 )

@@ -7,10 +7,13 @@ free to fuse the activation into the operator before it.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import onnx_ir as ir
 
 from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
+
+_FLOAT: Final = ir.DataType.FLOAT
 
 
 def relu(at: Pullback) -> ir.Value:
@@ -121,8 +124,11 @@ def _scaled_elu(at: Pullback, *, alpha: float, scale: float) -> ir.Value:
 
 
 def _where(at: Pullback, condition: ir.Value) -> ir.Value:
-    """Return g where the condition (of y's shape) holds, else 0; constant axes broadcast."""
-    return at.op.Where(condition, at.compact.value, 0.0)
+    """Return g where the condition (of y's shape) holds, else 0; constant axes broadcast.
+
+    As a product, which ONNX Runtime computes faster than Where.
+    """
+    return at.op.Mul(at.compact.value, at.op.Cast(condition, to=int(at.y.dtype or _FLOAT)))
 
 
 RULES: dict[str, Rule] = {

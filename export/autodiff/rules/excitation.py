@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -22,7 +22,7 @@ import onnx_ir as ir
 from klieg.export.autodiff.emitter import Emitter, dims, numpy_constant
 from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
 from klieg.export.autodiff.provenance import has_content
-from klieg.export.autodiff.rules import selection, shape
+from klieg.export.autodiff.rules import gathering, padding, selection, shape
 from klieg.export.autodiff.rules.table import STANDARD_RULES
 
 _SMALLEST: Final = 1e-20
@@ -127,18 +127,18 @@ def _redistributed(
         _rectified(op, value) if value is not None and has_content(value) else value
         for value in operands
     ]
-    attributes = {name: attribute.value for name, attribute in at.node.attributes.items()}
-    z: ir.Value = getattr(op, at.node.op_type)(*rectified, **attributes)
-    z.shape = at.y.shape
-    node = z.producer()
-    a = rectified[index]
-    if node is None or a is None:
-        raise at.unsupported("excitation found no operand")
+    if tuple(rectified) == tuple(at.node.inputs):
+        z, node = at.y, at.node
+    else:
+        attributes = {name: attribute.value for name, attribute in at.node.attributes.items()}
+        z = getattr(op, at.node.op_type)(*rectified, **attributes)
+        z.shape = at.y.shape
+        node = cast(ir.Node, z.producer())  # emitted just now
     share = Cotangent(op.Where(op.Greater(z, _SMALLEST), op.Div(at.g, op.Max(z, _SMALLEST)), 0.0))
     pulled = STANDARD_RULES[at.node.op_type](Pullback(op, node, index, (share,)))
     if isinstance(pulled, Cotangent):
         pulled = pulled.value  # size 1 on constant axes: the product enlarges it
-    return op.Mul(a, pulled)
+    return op.Mul(rectified[index], pulled)
 
 
 def _rectified(op: Emitter, value: ir.Value, sign: int = 1) -> ir.Value:
@@ -166,8 +166,11 @@ def _where_positive(op: Emitter, value: ir.Value) -> ir.Value:
 
 
 def _is_gate(value: ir.Value) -> bool:
-    producer = value.producer()
-    return producer is not None and producer.op_type in _GATES
+    """Return whether a value is a factor in 0..1 that a sigmoid made, perhaps moved since."""
+    node = value.producer()
+    while node is not None and node.op_type in shape.RULES and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node is not None and node.op_type in _GATES
 
 
 WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -179,8 +182,10 @@ _ACTIVATIONS: Final = (
 )  # fmt: skip
 
 EXCITATION_RULES: Mapping[str, Rule] = MappingProxyType(
-    shape.RULES
+    gathering.RULES
+    | padding.RULES
     | selection.RULES
+    | shape.RULES
     | {name: STANDARD_RULES[name] for name in _WINNER_TAKES_ALL}
     | dict.fromkeys(_ACTIVATIONS, activation)
     | dict.fromkeys(_AVERAGING, average)

@@ -98,8 +98,9 @@ def _einsum_terms(at: Pullback) -> tuple[list[list[str]], list[str]]:
 
 def _row(at: Pullback, weight: ir.Value, hot: ir.Value, *, turned: bool) -> ir.Value:
     """Return g B^T for one-hot g: one row of B^T, read in place of multiplied with all others."""
-    columns_are_classes = weight if turned else at.op.Transpose(weight, perm=[1, 0])
-    return at.op.Gather(columns_are_classes, hot, axis=0)
+    if turned:
+        return at.op.Gather(weight, hot, axis=0)
+    return at.op.Transpose(at.op.Gather(weight, hot, axis=1), perm=[1, 0])
 
 
 def _as_matrix(at: Pullback, index: int) -> tuple[ir.Value, int]:

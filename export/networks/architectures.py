@@ -26,17 +26,19 @@ class Network:
     title: str
     name: str
     """Its function in torchvision.models."""
+    size: int = 224
+    """Height and width in pixels of the images it is made for."""
     smallest: int = 64
-    """A small image size at which every feature map still has several cells."""
+    """A small size at which every feature map still has several cells, for tests."""
     fixed_size: bool = False
-    """True if the architecture is built for one image size."""
+    """True if its trace serves one image size only."""
 
 
 NETWORKS: Final = (
     Network("ResNet-50", "resnet50", smallest=96),
     Network("VGG16", "vgg16"),
     Network("DenseNet-121", "densenet121", smallest=96),
-    Network("Inception-v3", "inception_v3", smallest=139),
+    Network("Inception-v3", "inception_v3", size=299, smallest=139),
     Network("GoogLeNet", "googlenet", smallest=96),
     Network("AlexNet", "alexnet", smallest=96),
     Network("SqueezeNet 1.1", "squeezenet1_1"),
@@ -48,7 +50,7 @@ NETWORKS: Final = (
     Network("ShuffleNetV2", "shufflenet_v2_x1_0", smallest=96),
     Network("ConvNeXt-T", "convnext_tiny", smallest=96),
     Network("ViT-B/16", "vit_b_16", fixed_size=True),
-    Network("Swin-T", "swin_t"),
+    Network("Swin-T", "swin_t", fixed_size=True),
 )
 
 
@@ -59,14 +61,14 @@ def build(network: Network, *, size: int) -> nn.Module:
 
     Args:
         network: Which one.
-        size: Height and width of its images; only networks of fixed size depend on it.
+        size: Height and width of its images.
     """
     if network.name == EFFICIENTNET_LITE0:
         return _real(network.name)
     import torchvision
 
     torch.manual_seed(0)
-    options: dict[str, Any] = {"image_size": size} if network.fixed_size else {}
+    options: dict[str, Any] = {"image_size": size} if network.name == "vit_b_16" else {}
     if network.name in ("inception_v3", "googlenet"):
         options["init_weights"] = False  # theirs takes minutes and SciPy
     net: nn.Module = getattr(torchvision.models, network.name)(weights=None, **options)

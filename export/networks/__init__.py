@@ -1,0 +1,1 @@
+"""Published architectures, measured: python -m klieg.export.networks.table docs/networks.md."""
