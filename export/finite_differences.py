@@ -24,7 +24,7 @@ from klieg.export.float64 import doubled, evaluator, in_float64
 from klieg.export.parity_inputs import random_images, two_targets
 from klieg.export.session import open_session
 
-DIRECTIONS: Final = 4
+DIRECTIONS: Final = 5
 STEPS: Final = {"activation": 1e-6, "image": 1e-8}
 """Relative to the size of the tensor. Rounding costs about 1e-15 / step; but the longer the step,
 the more kinks of Relus and pools it crosses, and between image and logits there are many."""
@@ -39,7 +39,9 @@ def gradient_error(
     channels: int,
     classes: int,
 ) -> float:
-    """Return the largest error of a directional derivative, relative to the gradient's norm.
+    """Return the median error of directional derivatives, relative to the gradient's norm.
+
+    The largest median of all images.
 
     Args:
         explainer: An instrumented classifier.
@@ -93,15 +95,16 @@ def _error_at(
 
     gradient = np.broadcast_to(run(whole, point)[1][0], point.shape)
     norm = np.sqrt((gradient**2).sum(axis=(1, 2, 3)))  # [B]
-    worst = 0.0
+    errors = []  # [directions, B]
     for _ in range(DIRECTIONS):
         direction = generator.standard_normal(point.shape)
         step = STEPS[wrt] * unit
         sides = [run(forward, point + sign * step * direction)[0] for sign in (1, -1)]
         difference = (sides[0] - sides[1]) / 2 / step
         error = np.abs(difference - (gradient * direction).sum(axis=(1, 2, 3)))
-        worst = max(worst, float((error / np.maximum(norm, 1e-300)).max()))
-    return worst
+        errors.append(error / np.maximum(norm, 1e-300))
+    # A kink spoils the difference in the one direction that crosses it, a wrong gradient in all.
+    return float(np.median(errors, axis=0).max())
 
 
 def with_outputs(explainer: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

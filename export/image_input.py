@@ -135,7 +135,7 @@ def _find(graph: ir.Graph, name: str | None) -> ir.Value:
             if value.name == name and value.shape is not None and len(value.shape) == 4:
                 return value
         raise ExportError(f"the model's inputs are {listed}: none of rank 4 is named {name!r}")
-    images = [value for value in graph.inputs if value.shape is not None and len(value.shape) == 4]
+    images = [value for value in graph.inputs if _may_be_image(value)]
     if not images:
         raise ExportError(
             f"the model's inputs are {listed}, expected an image [batch, channels, height, width]"
@@ -227,3 +227,10 @@ def _set_inputs(graph: ir.Graph, image: ir.Value, fixed: Mapping[str, NDArray[An
 def _batched(value: ir.Value) -> bool:
     sizes = dims(value)
     return bool(sizes) and sizes[0] is None
+
+
+def _may_be_image(value: ir.Value) -> bool:
+    """Return whether a value has rank 4 and room for more than one pixel."""
+    if value.shape is None or len(value.shape) != 4:
+        return False
+    return sum(size == 1 for size in dims(value)[1:]) < 2
