@@ -25,6 +25,16 @@ def small_explainer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_explainer_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same SmallNet, exported for all methods."""
+    path = tmp_path_factory.mktemp("small-all") / "small.onnx"
+    export_classifier(
+        small_net(), path, input_size=32, mean=MEAN, std=STD, class_names=NAMES, methods=["all"]
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
 def lite0() -> Source:
     """EfficientNet-Lite0 with its real weights."""
     return open_source("efficientnet-lite0", input_size=None, mean=None, std=None, class_names=None)

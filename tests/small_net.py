@@ -32,3 +32,12 @@ def small_net(*, pooled: bool = True) -> torch.nn.Module:
     """Return a SmallNet with fixed random weights."""
     torch.manual_seed(0)
     return SmallNet(pooled).eval()
+
+
+def lively_net() -> torch.nn.Module:
+    """Return a SmallNet whose logits differ from image to image."""
+    net = small_net()
+    with torch.no_grad():
+        for number in (0, 4, 6):
+            net.features[number].weight.mul_(3)
+    return net

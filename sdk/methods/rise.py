@@ -1,7 +1,9 @@
 """RISE: what a classifier still recognises when random parts of the image are hidden.
 
 Petsiuk, Das, Saenko: RISE, randomized input sampling for explanation of black-box models, BMVC
-2018, equation 6 and the masks of section 3.2.
+2018, equation 4 and the masks of section 3.2. Equation 6 divides by the expected number of masks
+that show a pixel. Here it is the number that did show it: otherwise the chance of some pixels to be
+shown more often than others is most of the map wherever the model is insensitive.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ def rise(
     visible: float,
     seed: int,
 ) -> RawMaps:
-    """Average random masks, weighted by the probability of the class behind each of them.
+    """Average, per pixel, the probability of the class over the random masks that show it.
 
     Needs only logits. What a mask hides becomes the mean colour. All images of a batch and all
     their classes see the same masks, which exist only while they are needed.
@@ -45,15 +47,17 @@ def rise(
     size, mean = sizes[0], passes.mean_colour
     total = np.zeros((len(batch.owner), size, size), dtype=np.float64)
     stream = random_masks(size, cells=cells, visible=visible, seed=seed)
+    shown_sum = np.full((size, size), 1e-9)  # not 0: a pixel that no mask shows gets no evidence
     part = images_per_pass(size, size)
     for start in range(0, masks, part):
         shown = np.stack([next(stream) for _ in range(min(part, masks - start))])  # [M, S, S]
+        shown_sum += shown.sum(axis=0)
         for number, image in enumerate(batch.images):
             rows = np.flatnonzero(batch.owner == number)
             masked = mean + shown[:, None] * (image - mean)  # [M, C, S, S]
             scores = probabilities(passes.logits(masked), passes.probability)[:, classes[rows]]
             total[rows] += np.einsum("mn,mhw->nhw", scores, shown)
-    return of_pixels(list(total / (masks * visible)), logits, classes)
+    return of_pixels(list(total / shown_sum), logits, classes)
 
 
 def random_masks(size: int, *, cells: int, visible: float, seed: int) -> Iterator[Array]:

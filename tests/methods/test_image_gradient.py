@@ -12,7 +12,7 @@ from klieg.export.parity_inputs import random_images
 from klieg.methods import passes as passes_module
 from klieg.methods.passes import Batch
 from klieg.methods.table import METHODS, checked_options
-from small_net import MEAN, small_net
+from small_net import MEAN, lively_net, small_net
 from torch_backend import TorchBackend
 
 MEAN_COLOUR = 255 * torch.tensor(MEAN, dtype=torch.float64).view(1, 3, 1, 1)
@@ -79,11 +79,7 @@ def test_attributions_are_complete() -> None:
 
     With 2000 steps over a piecewise linear net, what is left is the kink inside each step.
     """
-    net = small_net()
-    with torch.no_grad():  # as it is, its logits hardly differ
-        for number in (0, 4, 6):
-            net.features[number].weight.mul_(3)
-    backend = TorchBackend(net)
+    backend = TorchBackend(lively_net())  # the logits of the other hardly differ
     question = Batch.single(random_images(32, channels=3, seed=0), np.array([3, -1]))
     start = np.broadcast_to(MEAN_COLOUR.numpy(), question.images.shape).astype(np.float32)
     function = METHODS["integrated_gradients"].function
