@@ -44,7 +44,7 @@ class ResultFolder:
         result = SavedResult(self._folder / f"{name}.png", self._folder / f"{name}.npy")
         picture = overlay(
             _as_bytes(explanation.photos[i]),
-            saliency,
+            _brightened(saliency) if find_method(explanation.method).pixelwise else saliency,
             title=_title(explanation, i),
             subtitle=_subtitle(explanation, i),
         )
@@ -82,9 +82,19 @@ def _subtitle(explanation: Explanation, i: int) -> str:
     predicted = int(explanation.logits[i].argmax())
     if predicted != explanation.targets[i]:
         parts.append(f"predicted: {explanation.class_name(predicted)}")
+    if find_method(explanation.method).pixelwise:
+        parts.append("brightest 1 % saturated")
     if explanation.degenerate[i]:
         parts.append("no positive evidence")
     return ", ".join(parts)
+
+
+def _brightened(saliency: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale a map of single bright pixels for the eye: 1 % of what is not 0 saturates."""
+    shown = saliency[saliency > 0]
+    if not shown.size:
+        return saliency
+    return np.minimum(saliency / np.quantile(shown, 0.99), 1).astype(np.float32)
 
 
 def _as_bytes(photo: NDArray[Any]) -> NDArray[np.uint8]:

@@ -64,6 +64,11 @@ class Method:
         function: MethodFunction = getattr(importlib.import_module(f"klieg.methods.{module}"), name)
         return function
 
+    @property
+    def pixelwise(self) -> bool:
+        """True if every pixel has a value of its own, few of them far above the rest."""
+        return any(name.endswith("_gradient") for name in self.outputs)
+
 
 LAYER: Final = ("logits", "activation", "gradient")
 IMAGE: Final = ("logits", "image_gradient")
