@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -33,6 +35,18 @@ def test_photos_and_explaining_one(lite0_explainer: Path, tmp_path: Path) -> Non
     assert (tmp_path / "out" / "coffee.png").exists()
 
 
+def test_comparing_methods(small_explainer_all: Path, tmp_path: Path) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "noise.png"), photo)
+    run("compare_methods.py", small_explainer_all, tmp_path / "noise.png", tmp_path / "all.png")
+    assert cv2.imread(str(tmp_path / "all.png")).shape[1] == 5 * 360
+
+
 def test_no_sample_is_forgotten() -> None:
     names = {path.name for path in SAMPLES.glob("*.py")}
-    assert names == {*WITHOUT_ARGUMENTS, "sample_photos.py", "explain_photo.py"}
+    assert names == {
+        *WITHOUT_ARGUMENTS,
+        "sample_photos.py",
+        "explain_photo.py",
+        "compare_methods.py",
+    }
