@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klieg.cli.failure import reported
+from klieg.cli.parameters import Assignment
 from klieg.methods.table import METHODS
 
 if TYPE_CHECKING:
@@ -21,22 +22,6 @@ if TYPE_CHECKING:
     from klieg.saving import SavedResult
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
-
-
-class Assignment(click.ParamType[tuple[str, float]]):
-    """A name and a number."""
-
-    name = "NAME=NUMBER"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, float]:
-        """Parse the assignment."""
-        name, _, text = value.partition("=")
-        try:
-            return name, int(text) if text.lstrip("-").isdigit() else float(text)
-        except ValueError:
-            self.fail(f"{value!r} is not a name and a number like masks=500", param, ctx)
 
 
 @click.command(short_help="Explain photos.")

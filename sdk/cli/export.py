@@ -7,49 +7,7 @@ from pathlib import Path
 import click
 
 from klieg.cli.failure import reported
-
-
-class Numbers(click.ParamType[list[float]]):
-    """Comma-separated numbers, one per channel."""
-
-    name = "R,G,B"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[float]:
-        """Parse the numbers."""
-        try:
-            return [float(part) for part in value.split(",")]
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers like 0.485,0.456,0.406", param, ctx)
-
-
-class Names(click.ParamType[list[str]]):
-    """Comma-separated names."""
-
-    name = "NAME,NAME"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[str]:
-        """Parse the names; which exist is known where they are used."""
-        return [part.strip() for part in value.split(",") if part.strip()]
-
-
-class Setting(click.ParamType[tuple[str, float]]):
-    """A name and a number."""
-
-    name = "NAME=NUMBER"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, float]:
-        """Split at the last equals sign: names of tensors may hold some."""
-        name, _, number = value.rpartition("=")
-        try:
-            return name, float(number)
-        except ValueError:
-            self.fail(f"{value!r} is not like age=40", param, ctx)
+from klieg.cli.parameters import Assignment, Names, Numbers
 
 
 @click.command(short_help="Turn a classifier into an explainer file.")
@@ -81,7 +39,7 @@ class Setting(click.ParamType[tuple[str, float]]):
 @click.option(
     "--set",
     "settings",
-    type=Setting(),
+    type=Assignment(),
     multiple=True,
     help="For ONNX: the fixed value of another input, such as age=40. May be repeated.",
 )

@@ -249,7 +249,7 @@ def test_from_the_command_line(tmp_path: Path) -> None:
         ([], "(--image)"),
         (chosen[:2], "(--set)"),
         ([*chosen[:2], *chosen[4:]], "(--score)"),
-        (["--set", "depth"], "'depth' is not like age=40"),
+        (["--set", "depth"], "'depth' is not a name and a number"),
     ):
         result = CliRunner().invoke(main, arguments + given)
         assert result.exit_code in (1, 2)

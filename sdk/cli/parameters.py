@@ -1,0 +1,48 @@
+"""Kinds of values that options of the command line take."""
+
+from __future__ import annotations
+
+import click
+
+
+class Numbers(click.ParamType[list[float]]):
+    """Comma-separated numbers, one per channel."""
+
+    name = "R,G,B"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[float]:
+        """Parse the numbers."""
+        try:
+            return [float(part) for part in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers like 0.485,0.456,0.406", param, ctx)
+
+
+class Names(click.ParamType[list[str]]):
+    """Comma-separated names."""
+
+    name = "NAME,NAME"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[str]:
+        """Parse the names; which exist is known where they are used."""
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+
+class Assignment(click.ParamType[tuple[str, float]]):
+    """A name and a number."""
+
+    name = "NAME=NUMBER"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        """Split at the last equals sign: names of tensors may hold some."""
+        name, _, text = value.rpartition("=")
+        try:
+            return name, int(text) if text.lstrip("-").isdigit() else float(text)
+        except ValueError:
+            self.fail(f"{value!r} is not a name and a number like masks=500", param, ctx)
