@@ -94,7 +94,7 @@ def _brightened(saliency: NDArray[np.float32]) -> NDArray[np.float32]:
     shown = saliency[saliency > 0]
     if not shown.size:
         return saliency
-    return np.minimum(saliency / np.quantile(shown, 0.99), 1).astype(np.float32)
+    return np.asarray(np.minimum(saliency / np.quantile(shown, 0.99), 1), dtype=np.float32)
 
 
 def _as_bytes(photo: NDArray[Any]) -> NDArray[np.uint8]:
