@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx.helper as oh
 import onnxruntime
+import torch
 from onnx import TensorProto, numpy_helper
 
 from klieg.export import export_classifier
@@ -132,3 +133,17 @@ def two_views() -> onnx.ModelProto:
     proto.graph.node.extend(nodes)
     proto.graph.output.append(oh.make_tensor_value_info("opposite", TensorProto.FLOAT, ["n", 4]))
     return proto
+
+
+def traced(net: torch.nn.Module, *, tail: str | None = None, opset: int = 18) -> onnx.ModelProto:
+    """Return a bare ONNX classifier, perhaps with a final operator."""
+    axes = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    program = torch.onnx.export(
+        net, (torch.zeros(2, 3, 32, 40),), dynamo=True, opset_version=opset, verbose=False,
+        input_names=["pixels"], output_names=["scores"], dynamic_shapes=(axes,),
+    )  # fmt: skip
+    model = program.model_proto
+    if tail:
+        model.graph.node.append(oh.make_node(tail, ["scores"], ["probabilities"], name="tail"))
+        model.graph.output[0].name = "probabilities"
+    return model

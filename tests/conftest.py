@@ -6,8 +6,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
+from bare_models import traced
 from klieg.export import export_classifier
 from klieg.export.sources import Source, open_source
 from klieg.images.decoding import read_image
@@ -54,3 +56,8 @@ def lite0_explainer(lite0: Source, tmp_path_factory: pytest.TempPathFactory) -> 
 def photos() -> list[np.ndarray]:
     """Four photos of different sizes [H, W, 3] uint8."""
     return [read_image(str(files("skimage.data") / name)) for name in PHOTOS]
+
+
+@pytest.fixture(scope="module")
+def bare() -> onnx.ModelProto:
+    return traced(small_net())

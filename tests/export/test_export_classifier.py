@@ -12,9 +12,10 @@ import onnxruntime
 import pytest
 import torch
 
-from klieg.errors import ExportError, OptionError, ParityError, UnsupportedOperatorError
+from bare_models import traced
+from klieg.errors import ExportError, OptionError, UnsupportedOperatorError
 from klieg.explainer_file import read_explainer
-from klieg.export import export_classifier, parity
+from klieg.export import export_classifier
 from klieg.export.classifier import default_scales
 from klieg.export.outputs import OUTPUTS
 from klieg.methods.table import METHODS
@@ -26,25 +27,6 @@ def outputs(path: Path, size: tuple[int, int] = (32, 32), batch: int = 2) -> dic
     images = np.random.default_rng(0).uniform(0, 255, (batch, 3, *size)).astype(np.float32)
     values = session.run(None, {"image": images, "target": np.arange(batch) % 5})
     return dict(zip([o.name for o in session.get_outputs()], values, strict=True))
-
-
-def traced(net: torch.nn.Module, *, tail: str | None = None, opset: int = 18) -> onnx.ModelProto:
-    """Return a bare ONNX classifier, perhaps with a final operator."""
-    axes = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
-    program = torch.onnx.export(
-        net, (torch.zeros(2, 3, 32, 40),), dynamo=True, opset_version=opset, verbose=False,
-        input_names=["pixels"], output_names=["scores"], dynamic_shapes=(axes,),
-    )  # fmt: skip
-    model = program.model_proto
-    if tail:
-        model.graph.node.append(oh.make_node(tail, ["scores"], ["probabilities"], name="tail"))
-        model.graph.output[0].name = "probabilities"
-    return model
-
-
-@pytest.fixture(scope="module")
-def bare() -> onnx.ModelProto:
-    return traced(small_net())
 
 
 def test_report_and_metadata(tmp_path: Path) -> None:
@@ -193,38 +175,6 @@ def test_model_with_reserved_names(bare: onnx.ModelProto, tmp_path: Path) -> Non
     model = onnx.load_from_string(text)
     export_classifier(model, tmp_path / "e.onnx", input_size=32, mean=MEAN, std=STD)
     assert set(outputs(tmp_path / "e.onnx")) == {"logits", "activation", "gradient"}
-
-
-def wrong_relu(at: Any) -> Any:
-    return at.g  # forgets the mask
-
-
-@pytest.mark.parametrize("kind", ["torch", "onnx"])
-def test_wrong_gradient_is_not_written(
-    kind: str, bare: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from klieg.export import outputs
-    from klieg.export.autodiff.rules import STANDARD_RULES
-
-    broken = {**STANDARD_RULES, "Relu": wrong_relu, "Clip": wrong_relu}
-    monkeypatch.setattr(outputs, "STANDARD_RULES", broken)
-    path = tmp_path / "old.onnx"
-    path.write_bytes(b"an older file")
-    layer = "features.3"
-    model: Any = small_net()
-    if kind == "onnx":
-        model = bare
-        layer = next(node for node in bare.graph.node if node.op_type == "MaxPool").output[0]
-    with pytest.raises(ParityError, match="gradient"):
-        export_classifier(model, path, layer=layer, input_size=32, mean=MEAN, std=STD)
-    assert path.read_bytes() == b"an older file"
-    assert [p.name for p in tmp_path.iterdir()] == ["old.onnx"]
-
-
-def test_parity_check_refuses_nan() -> None:
-    with pytest.raises(ParityError):
-        parity.check({"gradient": float("nan")})
-    parity.check({"gradient": 1e-3})
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rule_cases import layout, normalizations, operands, pointwise, reductions, windows
+from rule_cases import entries, layout, normalizations, operands, pointwise, reductions, windows
 from rule_cases.drawing import Cases
 
 WINDOWS = windows.CASES.keys()
@@ -14,6 +14,7 @@ STRAIGHT_THROUGH = frozenset({"DequantizeLinear", "QuantizeLinear"})
 """No derivative to compare with: see `test_quantization_rules`."""
 
 CASES: Cases = {
+    **entries.CASES,
     **layout.CASES,
     **normalizations.CASES,
     **operands.CASES,
