@@ -38,6 +38,15 @@ def version() -> str:
     return str(trt.__version__)
 
 
+def parse(model: bytes) -> str | None:
+    """Parse a graph; return what the parser complains of, None if it takes the graph."""
+    import tensorrt_rtx_bindings as trt
+
+    log = _Log(trt)
+    network = trt.Builder(log.logger).create_network(0)
+    return _parse(trt.OnnxParser(network, log.logger), model)
+
+
 def build_engine(model: bytes, *, sizes: Sequence[int]) -> Build:
     """Parse a graph and build an engine.
 
@@ -53,9 +62,9 @@ def build_engine(model: bytes, *, sizes: Sequence[int]) -> Build:
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, log.logger)
     started, held = time.perf_counter(), _memory("VmRSS")
-    if not parser.parse(model):
-        errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        return Build("; ".join(f"{e.node_operator()}: {e.desc()}" for e in errors) or "no parse")
+    complaint = _parse(parser, model)
+    if complaint is not None:
+        return Build(complaint)
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
@@ -79,6 +88,13 @@ def build_engine(model: bytes, *, sizes: Sequence[int]) -> Build:
         engine_bytes=engine.nbytes,
         peak_bytes=_memory("VmHWM") - held,
     )
+
+
+def _parse(parser: Any, model: bytes) -> str | None:
+    if parser.parse(model):
+        return None
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    return "; ".join(f"{e.node_operator()}: {e.desc()}" for e in errors) or "no parse"
 
 
 def _memory(field: str) -> int:

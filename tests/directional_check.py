@@ -52,7 +52,7 @@ def check_case(op_type: str, case: Case) -> None:
     """Compare the gradients of sum(seed * y) by every input with finite differences."""
     inputs = dict(case.inputs)
     for dynamic in (False, True):
-        proto = _model(op_type, case, dynamic=dynamic)
+        proto = operator_model(op_type, case, dynamic=dynamic)
         forward = evaluator(in_float64(proto))
         (y,) = forward.run(["y"], inputs)
         generator = np.random.default_rng(1)
@@ -68,7 +68,7 @@ def check_case(op_type: str, case: Case) -> None:
 
 def gradient_model(op_type: str, case: Case, seed: np.ndarray, *, dynamic: bool) -> onnx.ModelProto:
     """Return a float32 model of the gradients of sum(seed * y) by every input."""
-    return _with_gradients(_model(op_type, case, dynamic=dynamic), list(case.inputs), seed)
+    return _with_gradients(operator_model(op_type, case, dynamic=dynamic), list(case.inputs), seed)
 
 
 def _compare_along_directions(
@@ -105,7 +105,7 @@ def _compare_with_engine(
         np.testing.assert_allclose(value, reference, atol=ENGINE_TOLERANCE * size, rtol=0)
 
 
-def _model(op_type: str, case: Case, *, dynamic: bool) -> onnx.ModelProto:
+def operator_model(op_type: str, case: Case, *, dynamic: bool) -> onnx.ModelProto:
     """Return the use of the operator as a float32 model."""
     operands = case.order or [*case.inputs, *case.constants]
     node = oh.make_node(

@@ -84,6 +84,8 @@ class Emitter:
         values = (o for o in operands if isinstance(o, ir.Value) and o.dtype != ir.DataType.BOOL)
         dtype = next((value.dtype for value in values), None)
         inputs = [self._as_value(operand, dtype) for operand in operands]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
         key = (op_type, tuple(map(id, inputs)), repr(sorted(attributes.items())))
         if key not in self._written:
             node = ir.node(op_type, inputs, attributes, name=self._unused(f"node_{op_type}"))

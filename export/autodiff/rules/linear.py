@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+
 import onnx_ir as ir
 
 from klieg.export.autodiff.emitter import dims
@@ -78,12 +80,12 @@ def einsum(at: Pullback) -> ir.Value:
 
 
 def _einsum_terms(at: Pullback) -> tuple[list[list[str]], list[str]]:
-    """Return the labels of every operand and of the result, "..." written out as capitals."""
+    """Return the labels of every operand and of the result, "..." written out as letters."""
     equation = str(at.attribute("equation", "")).replace(" ", "")
     left, arrow, right = equation.partition("->")
     names = left.split(",")
     ranks = [len(dims(at.input(i))) for i in range(len(names))]
-    free = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation]
+    free = [c for c in string.ascii_lowercase if c not in equation]  # TensorRT takes no others
     dots = [rank - len(n.replace("...", "")) if "..." in n else 0
             for n, rank in zip(names, ranks, strict=True)]  # fmt: skip
     if any(count != max(dots) and "..." in n for n, count in zip(names, dots, strict=True)):
