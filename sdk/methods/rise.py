@@ -51,12 +51,12 @@ def rise(
     part = images_per_pass(size, size)
     for start in range(0, masks, part):
         shown = np.stack([next(stream) for _ in range(min(part, masks - start))])  # [M, S, S]
-        shown_sum += shown.sum(axis=0)
+        shown_sum += shown.sum(axis=0, dtype=np.float64)
         for number, image in enumerate(batch.images):
             rows = np.flatnonzero(batch.owner == number)
             masked = mean + shown[:, None] * (image - mean)  # [M, C, S, S]
             scores = probabilities(passes.logits(masked), passes.probability)[:, classes[rows]]
-            total[rows] += np.einsum("mn,mhw->nhw", scores, shown)
+            total[rows] += np.einsum("mn,mhw->nhw", scores, shown, dtype=np.float64)
     return of_pixels(list(total / shown_sum), logits, classes)
 
 
