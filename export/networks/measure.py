@@ -130,6 +130,8 @@ def _session(model: onnx.ModelProto, *, profile: str | None = None) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # Threads that spin on after a run would take the cores from the next session in turn.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = profile
