@@ -27,13 +27,14 @@ def max_pool(at: Pullback) -> ir.Value:
         raise at.unsupported("column-major storage order has no rule")
     op, window = at.op, _window(at)
     y, g = _single(at, at.y), _single(at, at.g)
+    number = int(at.x.dtype or ir.DataType.FLOAT)
     hits: list[ir.Value] = []
     seen: ir.Value | None = None
     for cell in _cells_by_blocks(at, window) or _cells_by_slices(at, window):
         hit = op.Equal(cell, y)
         first = hit if seen is None else op.And(hit, op.Not(seen))
         seen = hit if seen is None else op.Or(seen, hit)
-        hits.append(op.Where(first, g, 0.0))
+        hits.append(op.Mul(op.Cast(first, to=number), g))  # faster than Where
     taps = len(hits)
     one_cell_each = np.eye(taps, dtype=_numpy_type(at.x)).reshape(taps, 1, *window.kernel)
     spread = scatter(at, op.Concat(*hits, axis=1), op.constant(one_cell_each), window)
