@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from klieg.errors import ExportError, GradientError
+from klieg.errors import ExportError, GradientError, OptionError
 from klieg.export.attention import attention_weights, before_last_attention
 from klieg.export.autodiff.emitter import WRITTEN, dims
 from klieg.export.autodiff.engine import operators_without_rule
@@ -94,7 +94,7 @@ def inspect_model(model: onnx.ModelProto) -> Inspection:
     facts = Inspection(opset_of(model), len(model.graph.node), tuple(inputs), tuple(outputs), size)
     try:
         found = find_classifier(model, input_size=size, channels=channels)
-    except ExportError as error:
+    except (ExportError, OptionError) as error:
         return _unexportable(model, replace(facts, problems=(str(error),)))
     return _exportable(found, facts)
 

@@ -7,6 +7,7 @@ import onnx
 import onnx.helper as oh
 import pytest
 
+from bare_models import with_metadata_inputs
 from klieg.errors import GradientError
 from klieg.export.inspection import FeatureMap, Tensor, WithoutRule, inspect_model
 
@@ -151,6 +152,14 @@ def test_no_feature_map() -> None:
     found = inspect_model(model)
     assert found.feature_maps == ()
     assert "no feature map" in found.problems[0]
+
+
+def test_other_inputs_and_the_rest_is_shown() -> None:
+    found = inspect_model(with_metadata_inputs())
+    assert "inputs besides the image 'image': ['age', 'scale']" in found.problems[0]
+    assert [one.name for one in found.inputs] == ["image", "age", "scale"]
+    assert found.image == "image"
+    assert "r" in [one.name for one in found.feature_maps]
 
 
 def test_a_malformed_model_shows_its_interface() -> None:
