@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from klieg.export.autodiff.emitter import Emitter, graph_values
-from klieg.export.session import open_session
+from klieg.export.session import Session
 
 Shape = Sequence[int]
 Layout = Literal["channels first", "channels last", "tokens"]
@@ -185,5 +185,5 @@ def measure_shapes(
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(op.Shape(values[name]) for name in names)
     proto: onnx.ModelProto = ir.to_proto(copy)
-    shapes = open_session(proto.SerializeToString()).run(None, feeds)
+    shapes = Session(proto.SerializeToString()).run(None, feeds)
     return [tuple(int(size) for size in shape) for shape in shapes]

@@ -22,7 +22,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from klieg.export.autodiff.emitter import graph_values
 from klieg.export.float64 import doubled, evaluator, in_float64
 from klieg.export.parity_inputs import random_images, two_targets
-from klieg.export.session import open_session
+from klieg.export.session import Session
 
 DIRECTIONS: Final = 5
 STEPS: Final = {"activation": 1e-6, "image": 1e-8}
@@ -71,7 +71,7 @@ def _runner(
     """Return a function that computes some tensors of an explainer from its inputs."""
     if not names:
         return lambda _: {}
-    session = open_session(with_outputs(explainer, names).SerializeToString())
+    session = Session(with_outputs(explainer, names).SerializeToString())
     return lambda feeds: dict(zip(names, session.run(names, feeds), strict=True))
 
 

@@ -36,7 +36,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class FeatureMap:
+class MeasuredMap:
     """A tensor [batch, k, h, w], [batch, h, w, k] or [batch, tokens, k]."""
 
     name: str
@@ -73,7 +73,7 @@ class Inspection:
     classes: int | None = None
     final_operator: str | None = None
     """Softmax, LogSoftmax or Sigmoid if the model ends with it and it is stepped over."""
-    feature_maps: tuple[FeatureMap, ...] = ()
+    feature_maps: tuple[MeasuredMap, ...] = ()
     """Those on the way to the score, in order of computation."""
     default_layer: str | None = None
     without_rule: tuple[WithoutRule, ...] = ()
@@ -134,7 +134,7 @@ def _unexportable(model: onnx.ModelProto, facts: Inspection) -> Inspection:
 
 def _feature_maps(
     model: ir.Model, targets: Sequence[ir.Value], size: int
-) -> tuple[FeatureMap, ...]:
+) -> tuple[MeasuredMap, ...]:
     leading = {value for target in targets for value in ancestors(model.graph, target)}
     leading -= attention_weights(model.graph)
     attended = before_last_attention(model.graph)
@@ -153,7 +153,7 @@ def _feature_maps(
     feeds = {str(value.name): _blank(value, size) for value in model.graph.inputs}
     shapes = measure_shapes(model, [str(value.name) for value, _ in candidates], feeds)
     return tuple(
-        FeatureMap(str(value.name), operator, shape)
+        MeasuredMap(str(value.name), operator, shape)
         for (value, operator), shape in zip(candidates, shapes, strict=True)
         if feature_map(shape, None, before_attention=value in attended) is not None
     )

@@ -14,7 +14,7 @@ from klieg.export.finite_differences import gradient_error, with_outputs
 from klieg.export.float64 import evaluator, in_float64
 from klieg.export.onnx_classifier import GraphClassifier, with_final_operator
 from klieg.export.parity_inputs import random_images, two_targets
-from klieg.export.session import open_session
+from klieg.export.session import Session
 
 if TYPE_CHECKING:
     from klieg.export.torch_classifier import TorchClassifier
@@ -61,7 +61,7 @@ def against_torch(
     Returns:
         The largest relative error of each output in `COMPARED` that the explainer has.
     """
-    session = open_session(explainer.SerializeToString())
+    session = Session(explainer.SerializeToString())
     outputs = [name for name in COMPARED if name in _outputs(explainer)]
     errors: dict[str, float] = dict.fromkeys(outputs, 0.0)
     for seed, size in enumerate(sizes):
@@ -103,8 +103,8 @@ def against_onnx(
     """
     channels, classes = len(mean), classifier.classes
     complete = with_final_operator(explainer, classifier.score.final_operator)
-    session = open_session(complete.SerializeToString())
-    truth_session = open_session(original.SerializeToString())
+    session = Session(complete.SerializeToString())
+    truth_session = Session(original.SerializeToString())
     errors = {"logits": 0.0}
     for seed, size in enumerate(sizes):
         images = random_images(size, channels=channels, seed=seed)
@@ -145,7 +145,7 @@ def of_several_targets(
     Returns:
         The largest relative difference of an output; infinite if the engine refuses the run.
     """
-    session = open_session(explainer.SerializeToString())
+    session = Session(explainer.SerializeToString())
     names = _outputs(explainer)
     images = random_images(size, channels=channels, seed=0)
     pairs = np.array([two_targets(classes, seed=seed) for seed in (0, 1)])  # [image, target]

@@ -39,8 +39,3 @@ class Session:
         except Exception as error:
             raise ExportError(f"ONNX Runtime cannot run the model: {error}") from error
         return values
-
-
-def open_session(model: bytes) -> Session:
-    """Open a serialised model; see `Session`."""
-    return Session(model)

@@ -22,7 +22,7 @@ from klieg.export.instrument import instrument
 from klieg.export.networks.architectures import Network, build
 from klieg.export.onnx_classifier import Names, find_classifier
 from klieg.export.parity_inputs import random_images, two_targets
-from klieg.export.session import open_session
+from klieg.export.session import Session
 from klieg.export.torch_classifier import TorchClassifier
 
 MEAN: Final = (0.485, 0.456, 0.406)
@@ -125,7 +125,7 @@ class NetworkGraphs:
         targets = two_targets(CLASSES, seed=seed)
         image = (images - np.float32(0.45)) / np.float32(0.225)
         feeds = {"input": image, "target": np.array(targets)}
-        session = open_session(self.image_gradient.SerializeToString())
+        session = Session(self.image_gradient.SerializeToString())
         (got,) = session.run(["gradient"], feeds)
         single = parity.relative_error(got, self._truth(image, targets, torch.float32))
         if single <= LIMIT:

@@ -12,7 +12,7 @@ from klieg.cli.failure import reported
 from klieg.errors import ExportError, UnsafeFileError
 
 if TYPE_CHECKING:
-    from klieg.export.inspection import FeatureMap, Inspection
+    from klieg.export.inspection import Inspection, MeasuredMap
 
 WIDTH: Final = 80
 RUN: Final = 6
@@ -144,7 +144,7 @@ def _echo_maps(found: Inspection, everything: bool) -> None:
             click.echo(f"{star} {_shape(one.shape):<{shapes}}  {one.operator:<{operators}}  {name}")
 
 
-def _shortened(maps: list[FeatureMap], default: str | None) -> list[FeatureMap | None]:
+def _shortened(maps: list[MeasuredMap], default: str | None) -> list[MeasuredMap | None]:
     """Return the first and last maps of a long row with None between, and the default layer."""
     if len(maps) <= RUN:
         return list(maps)

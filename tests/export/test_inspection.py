@@ -9,7 +9,7 @@ import pytest
 
 from bare_models import with_metadata_inputs
 from klieg.errors import GradientError
-from klieg.export.inspection import FeatureMap, Tensor, WithoutRule, inspect_model
+from klieg.export.inspection import MeasuredMap, Tensor, WithoutRule, inspect_model
 
 FLOAT = onnx.TensorProto.FLOAT
 STEM = oh.make_node("Conv", ["x", "kernel"], ["stem"], name="stem_node")
@@ -58,8 +58,8 @@ def test_everything_about_a_classifier() -> None:
     assert (found.image, found.score, found.classes) == ("x", "logits", 5)
     assert found.final_operator == "Softmax"
     assert found.feature_maps == (
-        FeatureMap("stem", "Conv", (1, 4, 30, 30)),
-        FeatureMap("last", "MaxPool", (1, 4, 15, 15)),
+        MeasuredMap("stem", "Conv", (1, 4, 30, 30)),
+        MeasuredMap("last", "MaxPool", (1, 4, 15, 15)),
     )
     assert found.default_layer == "last"
     assert found.without_rule == ()

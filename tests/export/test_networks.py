@@ -17,7 +17,7 @@ from klieg.export import export_classifier
 from klieg.export.networks.architectures import NETWORKS, Network, build
 from klieg.export.networks.graphs import CHANNELS, MEAN, STD, NetworkGraphs
 from klieg.export.parity_inputs import random_images
-from klieg.export.session import open_session
+from klieg.export.session import Session
 
 DEFAULT_LAYERS = {
     "resnet50": "layer4",
@@ -76,7 +76,7 @@ def test_gradient_at_the_image(graphs: NetworkGraphs) -> None:
 
 def test_map_changes_with_the_image_and_with_the_class(graphs: NetworkGraphs) -> None:
     images = random_images(graphs.size, channels=CHANNELS, seed=3)
-    session = open_session(graphs.explainer.SerializeToString())
+    session = Session(graphs.explainer.SerializeToString())
 
     def hirescam(number: int, target: int) -> np.ndarray:
         feeds = {"image": images[number : number + 1], "target": np.array([target])}

@@ -15,7 +15,7 @@ from klieg.errors import GradientError, UnsupportedOperatorError
 from klieg.export.instrument import instrument
 from klieg.export.onnx_classifier import Names, find_classifier
 from klieg.export.outputs import OUTPUTS
-from klieg.export.session import open_session
+from klieg.export.session import Session
 from klieg.export.torch_classifier import TorchClassifier
 from plain_methods import excite, excite_contrast, folded, rectified_gradient
 from small_net import small_net
@@ -39,7 +39,7 @@ def walked(
     )
     images = np.random.default_rng(0).uniform(0, 1, (2, CHANNELS, size, size)).astype(np.float32)
     names = ["activation", *outputs]
-    session = open_session(ir.to_proto(model).SerializeToString())
+    session = Session(ir.to_proto(model).SerializeToString())
     values = session.run(names, {"image": images * 255, "target": np.array(TARGETS)})
     return dict(zip(names, values, strict=True)), torch.from_numpy(images)
 
