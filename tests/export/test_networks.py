@@ -53,10 +53,14 @@ def graphs(request: pytest.FixtureRequest) -> NetworkGraphs:
     return NetworkGraphs(network, size=network.smallest)
 
 
+SLOW = {"vgg16", "densenet121", "inception_v3"}  # minutes in float64
+
+
 def sizes(graphs: NetworkGraphs) -> list[int]:
     """Return the size of the trace and, where the network takes it, a larger odd one."""
     assert graphs.original.any_size != graphs.network.fixed_size
-    return [graphs.size] if graphs.network.fixed_size else [graphs.size, graphs.size + 37]
+    one = graphs.network.fixed_size or graphs.network.name in SLOW
+    return [graphs.size] if one else [graphs.size, graphs.size + 37]
 
 
 def test_gradient_at_the_default_layer(graphs: NetworkGraphs) -> None:
@@ -107,7 +111,6 @@ def test_tensorrt_builds(graphs: NetworkGraphs, graph: str) -> None:
 
 EARLIER_LAYERS = {
     "resnet50": "layer3.5",
-    "densenet121": "features.transition3",
     "mobilenet_v3_large": "features.13",
 }
 
