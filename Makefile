@@ -37,7 +37,7 @@ install: .venv/installed
 	@echo "setting up .venv (a few minutes, about 6 GB: torch brings CUDA along)"
 	$(PYTHON) -m venv .venv
 	$(INSTALL) pip
-	$(INSTALL) --editable '.[cpu,export,demo]' --group dev
+	$(INSTALL) --editable '.[cpu,export,train,demo]' --group dev
 	@touch $@
 
 clean:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,6 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from numpy.typing import ArrayLike
 
-from klieg.atomic import atomic_path
 from klieg.errors import ExportError, OptionError
 from klieg.explainer_file import ExplainerInfo
 from klieg.export import parity
@@ -28,10 +26,13 @@ from klieg.export.onnx_classifier import (
 )
 from klieg.export.outputs import OUTPUTS
 from klieg.export.repeat import NotRepeatableError
+from klieg.export.writing import versions, write_explainer
 from klieg.methods.table import METHODS, find_method
 
 if TYPE_CHECKING:
     import torch
+
+    from klieg.export.torch_masker import MaskHead
 
 Measure = Callable[[onnx.ModelProto, list[int]], dict[str, float]]
 """Compares a finished graph with its original at some image sizes: relative error per output."""
@@ -80,6 +81,8 @@ def export_classifier(
     image: str | None = None,
     score: str | None = None,
     fixed_inputs: Mapping[str, ArrayLike] | None = None,
+    masker: MaskHead | None = None,
+    masker_name: str | None = None,
 ) -> ExportReport:
     """Turn a classifier into one ONNX file that contains its own gradient.
 
@@ -108,6 +111,9 @@ def export_classifier(
         image: For ONNX, the name of the input that is the image, if several have rank 4.
         score: For ONNX, the name of the output [batch, classes], if there are several.
         fixed_inputs: For ONNX, a number or an array for every input besides the image.
+        masker: For torch, a head that turns activations of the model into a mask, for "casm"; see
+            `torch_masker.MaskHead`. The classifier in the file stays what it is.
+        masker_name: Name or description of the masker, for people who look into the file.
 
     Returns:
         What was written: the chosen layer, the measured errors, the size of the graph.
@@ -121,9 +127,11 @@ def export_classifier(
     mean, std = _checked_statistics(mean, std)
     if input_size < 1:
         raise OptionError(f"input_size is {input_size}, expected pixels, at least 1")
-    outputs = _outputs_for(methods)
+    if masker is None and masker_name is not None:
+        raise OptionError(f"masker_name is {masker_name!r}, but there is no masker: pass both")
+    outputs = _outputs_for(methods, masked=masker is not None)
     names = Names(layer=layer, image=image, score=score, fixed_inputs=fixed_inputs or {})
-    classifier, measure = _open(model, names, input_size, mean, std)
+    classifier, measure = _open(model, names, masker, input_size, mean, std)
     nodes_before = classifier.model.graph.num_nodes()
     _check_class_names(classifier, class_names)
     proto, several_targets = _instrumented(classifier, outputs, mean, std, input_size)
@@ -141,9 +149,10 @@ def export_classifier(
         class_names=None if class_names is None else tuple(class_names),
         probability=classifier.probability,
         parity=errors,
-        versions=_versions(),
+        versions=versions(),
+        masker=masker_name,
     )
-    _write(proto, info, Path(output))
+    write_explainer(proto, info, Path(output))
     written = tuple(value.name for value in proto.graph.output)
     return ExportReport(
         path=Path(output),
@@ -167,12 +176,16 @@ def default_scales(input_size: int) -> tuple[int, ...]:
     return tuple(round(input_size * (1 + PUBLISHED_STEP * step)) for step in range(SCALES))
 
 
-def _outputs_for(methods: Sequence[str]) -> list[str]:
-    """Return the outputs that methods need besides logits and activation."""
+def _outputs_for(methods: Sequence[str], *, masked: bool) -> list[str]:
+    """Return the outputs that methods need besides logits, activation and mask."""
     if isinstance(methods, str):
         raise OptionError(f"methods is {methods!r}, expected a list of names such as [{methods!r}]")
-    names = [name for given in methods for name in (METHODS if given == ALL else [given])]
-    needed = {output for name in names for output in find_method(name).outputs}
+    named = {name: find_method(name) for name in methods if name != ALL}
+    for name, method in named.items():
+        if "mask" in method.outputs and not masked:
+            raise OptionError(f"method {name!r} needs a masking model: pass masker (--masker NAME)")
+    asked = METHODS if ALL in methods else named
+    needed = {output for method in asked.values() for output in method.outputs}
     return [output for output in OUTPUTS if output == "gradient" or output in needed]
 
 
@@ -202,27 +215,38 @@ def _instrumented(
 def _open(
     model: torch.nn.Module | onnx.ModelProto | str | os.PathLike[str],
     names: Names,
+    masker: MaskHead | None,
     input_size: int,
     mean: list[float],
     std: list[float],
 ) -> tuple[GraphClassifier, Measure]:
     if isinstance(model, str | os.PathLike):
-        return _open_onnx(load_onnx(Path(model)), names, input_size, mean, std)
+        model = load_onnx(Path(model))
     if isinstance(model, onnx.ModelProto):
+        if masker is not None:
+            raise OptionError("masker is for torch modules, got ONNX: export the original module")
         return _open_onnx(model, names, input_size, mean, std)
     if names != Names(layer=names.layer):
         raise OptionError("image, score and fixed_inputs are for ONNX models, got a torch module")
-    return _open_torch(model, names.layer, input_size, mean, std)
+    return _open_torch(model, names.layer, masker, input_size, mean, std)
 
 
 def _open_torch(
-    module: torch.nn.Module, layer: str | None, input_size: int, mean: list[float], std: list[float]
+    module: torch.nn.Module,
+    layer: str | None,
+    masker: MaskHead | None,
+    input_size: int,
+    mean: list[float],
+    std: list[float],
 ) -> tuple[GraphClassifier, Measure]:
     from klieg.export.torch_classifier import TorchClassifier
 
-    original = TorchClassifier(module, layer=layer, input_size=input_size, mean=mean, std=std)
+    original = TorchClassifier(
+        module, layer=layer, input_size=input_size, mean=mean, std=std, masker=masker
+    )
+    names = Names(layer="layer", mask=None if masker is None else "mask")
     traced = find_classifier(
-        original.to_onnx(), names=Names(layer="layer"), input_size=input_size, channels=len(mean)
+        original.to_onnx(), names=names, input_size=input_size, channels=len(mean)
     )
     classifier = replace(traced, layer=original.layer, source_sha256=original.sha256())
 
@@ -253,18 +277,6 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         raise ExportError(f"cannot read {path} as an ONNX model: {error}") from error
 
 
-def _write(proto: onnx.ModelProto, info: ExplainerInfo, output: Path) -> None:
-    onnx.helper.set_model_props(proto, info.to_properties())
-    proto.producer_name, proto.producer_version = "klieg", info.versions["klieg"]
-    try:
-        onnx.checker.check_model(proto, full_check=True)
-        data = proto.SerializeToString(deterministic=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
-        raise ExportError(f"the explainer is not a valid single-file model: {error}") from error
-    with atomic_path(output) as temporary:
-        temporary.write_bytes(data)
-
-
 def _checked_statistics(
     mean: Sequence[float], std: Sequence[float]
 ) -> tuple[list[float], list[float]]:
@@ -284,14 +296,3 @@ def _check_class_names(classifier: GraphClassifier, names: Sequence[str] | None)
         raise OptionError(
             f"got {len(names)} class names for {classifier.classes} classes, expected one per class"
         )
-
-
-def _versions() -> dict[str, str]:
-    packages = ("klieg", "onnx", "onnx-ir", "torch", "numpy")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # torch is not needed for a bare ONNX model
-    return versions

@@ -17,7 +17,7 @@ from klieg.export.onnx_classifier import GraphClassifier
 from klieg.export.outputs import OUTPUTS, Walk
 from klieg.export.repeat import first_of_each, repeat_behind
 
-_RESERVED: Final = frozenset({"image", "target", "logits", "activation", *OUTPUTS})
+_RESERVED: Final = frozenset({"image", "target", "logits", "activation", "mask", *OUTPUTS})
 
 
 def instrument(
@@ -39,8 +39,9 @@ def instrument(
             once per target.
 
     Returns:
-        A model with inputs `image` (0..255) and `target`, outputs `logits`, `activation` and those
-        asked for; `gradient` has h = w = 1 where it is the same everywhere.
+        A model with inputs `image` (0..255) and `target`, outputs `logits`, `activation`, those
+        asked for, and `mask` if the classifier has one; `gradient` has h = w = 1 where it is the
+        same everywhere.
 
     Raises:
         NotRepeatableError: `several_targets`, but see `repeat_behind`.
@@ -52,22 +53,25 @@ def instrument(
         find_tensor(graph, str(value.name))
         for value in (classifier.image, classifier.logits, classifier.activation)
     )
+    masks = (
+        {} if classifier.mask is None else {"mask": find_tensor(graph, str(classifier.mask.name))}
+    )
     _free_names(graph, _RESERVED)
     graph.outputs.clear()
-    graph.outputs.extend([logits, layer])
+    graph.outputs.extend([logits, layer, *masks.values()])
     passes.RemoveUnusedNodesPass()(model)
     op = Emitter(graph)
     raw = _normalise_inside(op, graph, image, mean, std)
     target = add_target(graph, logits)
     activation = layer
     if several_targets:
-        layer = repeat_behind(op, graph, image=raw, target=target, layer=activation)
+        layer = repeat_behind(op, graph, image=raw, target=target, layer=activation, logits=logits)
     seed = one_hot_seed(op, logits, target)
     walk = Walk(op, graph, logits, seed, layer, raw)
     found = {name: walk(name) for name in outputs}
     per_image = first_of_each(op, logits, activation) if several_targets else logits
     values = {name: cotangent.value for name, cotangent in found.items()}
-    _set_outputs(op, graph, {"logits": per_image, "activation": activation, **values})
+    _set_outputs(op, graph, {"logits": per_image, "activation": activation, **values, **masks})
     ir.passes.Sequential(
         passes.TopologicalSortPass(),
         passes.RemoveUnusedNodesPass(),
@@ -137,6 +141,10 @@ def _declare_shapes(
     logits.shape = ir.Shape(["batch", classes])
     logits.dtype = ir.DataType.FLOAT
     for value in graph.outputs[2:]:
+        if value.name == "mask":
+            value.shape = ir.Shape(["batch", 1, *list(image.shape)[2:]])
+            value.dtype = ir.DataType.FLOAT
+            continue
         like = image if value.name in IMAGE_OUTPUTS else activation
         constant = found[str(value.name)].constant_axes
         sizes = [1 if axis in constant else size for axis, size in enumerate(like.shape or [])]

@@ -40,11 +40,13 @@ class Names:
     """The output [batch, classes], None if there is only one."""
     fixed_inputs: Mapping[str, ArrayLike] = field(default_factory=dict)
     """A number or an array for every input besides the image."""
+    mask: str | None = None
+    """The output of a masking model, None without one."""
 
 
 @dataclass(frozen=True)
 class GraphClassifier:
-    """A classifier as an ONNX graph in normal form, its three tensors found."""
+    """A classifier as an ONNX graph in normal form, its tensors found."""
 
     model: ir.Model
     image: ir.Value
@@ -58,6 +60,8 @@ class GraphClassifier:
     image_input: ImageInput
     """The image among the inputs of the original."""
     source_sha256: str
+    mask: ir.Value | None = None
+    """[batch, 1, height, width] float32 in 0..1, of a masking model."""
 
     @property
     def logits(self) -> ir.Value:
@@ -111,6 +115,7 @@ def find_classifier(
         layer=str(value.name),
         image_input=info,
         source_sha256=hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest(),
+        mask=None if names.mask is None else find_tensor(model.graph, names.mask),
     )
 
 

@@ -15,6 +15,7 @@ from klieg.export.float64 import evaluator, in_float64
 from klieg.export.onnx_classifier import GraphClassifier, with_final_operator
 from klieg.export.parity_inputs import random_images, two_targets
 from klieg.export.session import Session
+from klieg.methods.passes import PER_IMAGE
 
 if TYPE_CHECKING:
     from klieg.export.torch_classifier import TorchClassifier
@@ -28,7 +29,9 @@ KINK_LIMIT: Final = 0.1
 """Largest float32 error of a gradient that is right in float64: see `against_torch`."""
 
 
-COMPARED: Final[tuple[str, ...]] = ("logits", "activation", "gradient", "image_gradient")
+COMPARED: Final[tuple[str, ...]] = (
+    "logits", "activation", "gradient", "image_gradient", "mask",
+)  # fmt: skip
 """Outputs for which there is a truth at export; other rule tables are tested, not compared."""
 
 NOT_ADDITIVE: Final = frozenset({"guided_gradient", "deconvnet_gradient"})
@@ -140,7 +143,7 @@ def of_several_targets(
     """Compare two targets per image in one run with two runs of one target per image.
 
     `image_gradient` has to be the sum over the targets, the rows of `gradient`, `excitation` and
-    `contrast` those of the single runs.
+    `contrast` those of the single runs; logits, activation and mask have one row per image.
 
     Returns:
         The largest relative difference of an output; infinite if the engine refuses the run.
@@ -165,7 +168,7 @@ def of_several_targets(
             continue
         if name == "image_gradient":
             truth = one[name] + other[name]
-        elif len(value) == len(images):
+        elif name in PER_IMAGE:
             truth = one[name]
         else:
             truth = np.stack([one[name], other[name]], axis=1).reshape(-1, *one[name].shape[1:])
@@ -191,8 +194,10 @@ def check(errors: Mapping[str, float]) -> None:
 
 
 def relative_error(got: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Return |got - truth| / |truth| in the Euclidean norm; 0 if both are zero."""
+    """Return |got - truth| / |truth| in the Euclidean norm: 0 if both are zero, inf for NaN."""
     difference = float(np.linalg.norm((got.astype(np.float64) - truth).ravel()))
+    if np.isnan(difference):
+        return np.inf  # the larger of a number and NaN would be the number
     norm = float(np.linalg.norm(truth.astype(np.float64).ravel()))
     return difference / norm if norm else (0.0 if difference == 0 else np.inf)
 

@@ -60,7 +60,7 @@ def published_cameras(
             scaled = functional.interpolate(
                 image, (size, size), mode="bicubic", align_corners=False
             )
-        logits, activation = run_tapped(module, tap, scaled.requires_grad_())
+        logits, (activation,) = run_tapped(module, [tap], scaled.requires_grad_())
         predicted = int(logits.argmax())
         if chosen is None:
             chosen = predicted

@@ -7,7 +7,7 @@ behind it reads the repeated one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from klieg.export.autodiff.emitter import Emitter, dims
 from klieg.export.autodiff.provenance import shape_nodes
+from klieg.export.onnx_classifier import ancestors
 
 
 class NotRepeatableError(Exception):
@@ -22,9 +23,18 @@ class NotRepeatableError(Exception):
 
 
 def repeat_behind(
-    op: Emitter, graph: ir.Graph, *, image: ir.Value, target: ir.Value, layer: ir.Value
+    op: Emitter,
+    graph: ir.Graph,
+    *,
+    image: ir.Value,
+    target: ir.Value,
+    layer: ir.Value,
+    logits: ir.Value,
 ) -> ir.Value:
     """Repeat the layer, and what else carries the batch past it, for every target.
+
+    What the logits do not need, the head of a masking model, stays at one row per image: of values
+    that are repeated it reads the first of each image.
 
     Args:
         op: Emitter of the graph.
@@ -32,6 +42,7 @@ def repeat_behind(
         image: Its input [batch, ...].
         target: The classes [batch * n], n of the first image, then n of the second, ...
         layer: Value [batch, k, h, w].
+        logits: Value [batch, classes].
 
     Returns:
         The repeated layer [batch * n, k, h, w], which takes its place for all that reads it.
@@ -40,24 +51,42 @@ def repeat_behind(
         NotRepeatableError: another value crosses from before the layer to behind it, and how it
             depends on the batch is unknown; the graph is unchanged but for unused nodes.
     """
-    behind = _behind(graph, layer)
+    needed = set(ancestors(graph, logits))
+    behind: list[ir.Node] = []
+    aside: list[ir.Node] = []
+    for node in _behind(graph, layer):
+        (aside if needed.isdisjoint(node.outputs) else behind).append(node)
     passing = _Passing(op, str(image.shape[0]) if image.shape else "", target, layer)
     repeated = passing.repeated(layer)
     substitutes = {layer: repeated}
     for crossing in _crossing(behind, layer):
         substitutes[crossing] = passing.substitute(crossing)
-    for node in behind:
-        for index, operand in enumerate(node.inputs):
-            if operand is not None and operand in substitutes:
-                node.replace_input_with(index, substitutes[operand])
+    inside = {output for node in behind for output in node.outputs}
+    read = dict.fromkeys(v for node in aside for v in node.inputs if v is not None and v in inside)
+    first = {value: passing.first_of_each(value) for value in read}
+    _replace(behind, substitutes)
+    _replace(aside, first)
     graph.sort()
     return repeated
 
 
-def first_of_each(op: Emitter, logits: ir.Value, layer: ir.Value) -> ir.Value:
-    """Return the logits [batch, classes] of the first target of each image; all have the same."""
+def _replace(nodes: list[ir.Node], substitutes: Mapping[ir.Value, ir.Value]) -> None:
+    for node in nodes:
+        for index, operand in enumerate(node.inputs):
+            if operand is not None and operand in substitutes:
+                node.replace_input_with(index, substitutes[operand])
+
+
+def first_of_each(op: Emitter, value: ir.Value, layer: ir.Value) -> ir.Value:
+    """Return the rows [batch, ...] of the first target of each image; all have the same.
+
+    Args:
+        op: Emitter of the graph.
+        value: Repeated value [batch * n, ...].
+        layer: The layer before it is repeated [batch, k, h, w].
+    """
     images = op.Shape(layer, start=0, end=1)
-    grouped = op.Reshape(logits, op.Concat(images, [-1], op.shape(logits, 1), axis=0))
+    grouped = op.Reshape(value, op.Concat(images, [-1], op.shape(value, 1), axis=0))
     return op.Gather(grouped, 0, axis=1)
 
 
@@ -77,9 +106,20 @@ class _Passing:
         """Return what a value from before the layer is for batch * n images."""
         if shape_nodes(value) is not None:
             return self._recomputed(value)
+        self._check_rows(value)
+        return self.repeated(value)
+
+    def first_of_each(self, value: ir.Value) -> ir.Value:
+        """Return what a value that is repeated is for batch images."""
+        if shape_nodes(value) is not None:
+            raise NotRepeatableError(value.name)
+        self._check_rows(value)
+        return first_of_each(self.op, value, self.layer)
+
+    def _check_rows(self, value: ir.Value) -> None:
+        """Check that the batch is the first axis of a value and no other."""
         if value.shape is None or self._batch_axes(value, 0, len(value.shape)) != [0]:
             raise NotRepeatableError(value.name)
-        return self.repeated(value)
 
     def repeated(self, value: ir.Value) -> ir.Value:
         """Repeat a value [batch, ...] along the batch."""

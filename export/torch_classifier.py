@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import logging
 import warnings
@@ -19,12 +18,15 @@ from numpy.typing import NDArray
 from klieg.errors import ExportError
 from klieg.export.feature_maps import FeatureMap, feature_map
 from klieg.export.onnx_classifier import EXPECTED, larger_size
+from klieg.export.parity_inputs import random_images
+from klieg.export.torch_masker import MaskHead, TorchMasker, TraceableEnlargement
 from klieg.export.torch_tap import (
     CallRecorder,
     CallTap,
     ModuleTap,
     Tap,
     TraceablePools,
+    check_path,
     logits_of,
     plain_attention,
     run_tapped,
@@ -35,7 +37,7 @@ Array = NDArray[np.float32]
 
 
 class TorchClassifier:
-    """A torch module with the layer to explain.
+    """A torch module with the layer to explain, and perhaps a masking model on top.
 
     Works on a copy in evaluation mode on the CPU, with in-place activations turned off: otherwise
     the tensor that a layer returned could change after it was looked at.
@@ -49,6 +51,7 @@ class TorchClassifier:
         input_size: int,
         mean: Sequence[float],
         std: Sequence[float],
+        masker: MaskHead | None = None,
     ) -> None:
         """Find the layer and whether the module takes images of any size.
 
@@ -59,9 +62,12 @@ class TorchClassifier:
             input_size: Height and width of the images it is made for.
             mean: Mean of each channel in 0..1 units.
             std: Standard deviation of each channel in 0..1 units.
+            masker: The head that turns activations of the module into a mask.
 
         Raises:
-            ExportError: there is no such layer, or the module cannot be run.
+            ExportError: there is no such layer, the module cannot be run, or the head gives no
+                mask.
+            OptionError: the masker is no such head.
         """
         self.module = copy.deepcopy(module).eval().cpu().float()
         for part in self.module.modules():
@@ -80,9 +86,10 @@ class TorchClassifier:
         else:
             self.tap, self.feature_map = self._named_tap(layer)
         self.layer = self.tap.name
+        self.masker = None if masker is None else self._checked_masker(masker)
 
     def to_onnx(self) -> onnx.ModelProto:
-        """Trace the module to ONNX with input `input` and outputs `logits` and `layer`."""
+        """Trace the module to ONNX: input `input`, outputs `logits`, `layer`, perhaps `mask`."""
         height, width = self.input_size, self.input_size
         axes: dict[int, Any] = {0: torch.export.Dim.AUTO}
         if self.any_size:
@@ -92,12 +99,12 @@ class TorchClassifier:
         example = torch.zeros(2, self._channels, height, width)
         with _quiet(), plain_attention():
             program = torch.onnx.export(
-                _Traced(self.module, self.tap),
+                _Traced(self.module, self.tap, self.masker),
                 (example,),
                 dynamo=True,
                 opset_version=18,
                 input_names=["input"],
-                output_names=["logits", "layer"],
+                output_names=["logits", "layer", *([] if self.masker is None else ["mask"])],
                 dynamic_shapes=(axes,),
                 verbose=False,
             )
@@ -108,7 +115,7 @@ class TorchClassifier:
     def reference(
         self, images: Array, targets: Sequence[int], *, dtype: torch.dtype = torch.float32
     ) -> dict[str, NDArray[np.floating]]:
-        """Compute logits, activation and gradients with torch autograd.
+        """Compute logits, activation, gradients and the mask with torch autograd.
 
         Args:
             images: [B, channels, H, W] in 0..255.
@@ -116,13 +123,15 @@ class TorchClassifier:
             dtype: Precision to compute in.
 
         Returns:
-            `logits` [B, classes], `activation` [B, k, h, w], `gradient` [B, k, h, w] and
-            `image_gradient` [B, channels, H, W].
+            `logits` [B, classes], `activation` [B, k, h, w], `gradient` [B, k, h, w],
+            `image_gradient` [B, channels, H, W], and in float32 `mask` [B, 1, H, W] if there is a
+            masker.
         """
         module = self.module if dtype == torch.float32 else copy.deepcopy(self.module).to(dtype)
         raw = torch.from_numpy(images).to(dtype).requires_grad_()
-        normalised = (raw / 255 - self._mean.to(dtype)) / self._std.to(dtype)
-        logits, activation = run_tapped(module, self.tap, normalised)
+        normalised = self._normalised(raw)
+        taps = [] if self.masker is None else self.masker.taps
+        logits, (activation, *tapped) = run_tapped(module, [self.tap, *taps], normalised)
         score = logits[torch.arange(len(images)), torch.tensor(list(targets))].sum()
         gradient, image_gradient = torch.autograd.grad(score, [activation, raw])
         tensors = {
@@ -131,6 +140,8 @@ class TorchClassifier:
             "gradient": gradient,
             "image_gradient": image_gradient,
         }
+        if self.masker is not None and dtype == torch.float32:
+            tensors["mask"] = self.masker(tapped, normalised)
         arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
         for name in ("activation", "gradient"):
             arrays[name] = self.feature_map.channels_first(arrays[name])
@@ -143,6 +154,10 @@ class TorchClassifier:
             digest.update(name.encode())
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def _normalised(self, raw: Tensor) -> Tensor:
+        """Return images [B, channels, H, W] in 0..255 as the module takes them."""
+        return (raw / 255 - self._mean.to(raw.dtype)) / self._std.to(raw.dtype)
 
     def _blank(self, size: int) -> Tensor:
         return torch.zeros(1, self._channels, size, size)
@@ -165,15 +180,20 @@ class TorchClassifier:
             return None
         return larger if len(larger) == calls else None
 
+    def _checked_masker(self, head: MaskHead) -> TorchMasker:
+        masker = TorchMasker(head)
+        images = random_images(self.input_size, channels=self._channels, seed=0)
+        masker.check(self.module, self._normalised(torch.from_numpy(images)))
+        return masker
+
     def _named_tap(self, layer: str) -> tuple[ModuleTap, FeatureMap]:
-        if layer not in dict(self.module.named_modules()):
-            names = [name for name, _ in self.module.named_modules() if name]
-            near = difflib.get_close_matches(layer, names, n=3) or names[-3:]
-            raise ExportError(f"the module has no layer {layer!r}: did you mean one of {near}?")
+        check_path(self.module, layer)
         tap = ModuleTap(layer)
         sizes = [self.input_size, *([larger_size(self.input_size)] if self.any_size else [])]
         with torch.no_grad():
-            shapes = [run_tapped(self.module, tap, self._blank(size))[1].shape for size in sizes]
+            shapes = [
+                run_tapped(self.module, [tap], self._blank(size))[1][0].shape for size in sizes
+            ]
         larger = shapes[1] if self.any_size else None
         found = feature_map(shapes[0], larger, before_attention=True)
         if found is None:
@@ -220,16 +240,22 @@ class TorchClassifier:
 
 
 class _Traced(torch.nn.Module):
-    """The module as it is handed to the tracer: two outputs, traceable operators only."""
+    """The module as it is handed to the tracer: its outputs, traceable operators only."""
 
-    def __init__(self, module: torch.nn.Module, tap: Tap) -> None:
+    def __init__(self, module: torch.nn.Module, tap: Tap, masker: TorchMasker | None) -> None:
         super().__init__()
         self.module = module
         self.tap = tap
+        self.masker = masker
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        taps = [] if self.masker is None else self.masker.taps
         with TraceablePools():
-            return run_tapped(self.module, self.tap, images)
+            logits, (layer, *tapped) = run_tapped(self.module, [self.tap, *taps], images)
+            if self.masker is None:
+                return logits, layer
+            with TraceableEnlargement():
+                return logits, layer, self.masker(tapped, images)
 
 
 @contextmanager

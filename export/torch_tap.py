@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,22 +70,34 @@ class CallTap:
         seen.extend(recorder.outputs[self.index : self.index + 1])
 
 
-def run_tapped(module: torch.nn.Module, tap: Tap, images: Tensor) -> tuple[Tensor, Tensor]:
+def run_tapped(
+    module: torch.nn.Module, taps: Sequence[Tap], images: Tensor
+) -> tuple[Tensor, list[Tensor]]:
     """Run a classifier.
 
     Args:
         module: The classifier.
-        tap: The layer wanted.
+        taps: The layers wanted.
         images: Normalised images [B, channels, H, W].
 
     Returns:
-        logits [B, classes] and the layer's tensor.
+        logits [B, classes] and the tensor of each layer.
     """
-    with plain_attention(), tap.attached(module) as seen:
+    with plain_attention(), ExitStack() as stack:
+        seen = [stack.enter_context(tap.attached(module)) for tap in taps]
         logits = logits_of(module(images))
-    if not seen:
-        raise ExportError(f"layer {tap.name!r} was not run on the way to the logits")
-    return logits, seen[-1]
+    for tap, tensors in zip(taps, seen, strict=True):
+        if not tensors:
+            raise ExportError(f"layer {tap.name!r} was not run on the way to the logits")
+    return logits, [tensors[-1] for tensors in seen]
+
+
+def check_path(module: torch.nn.Module, path: str, *, what: str = "layer") -> None:
+    """Raise ExportError, with near names, if a module has no sub-module of this path."""
+    names = [name for name, _ in module.named_modules() if name]
+    if path not in names:
+        near = difflib.get_close_matches(path, names, n=3) or names[-3:]
+        raise ExportError(f"the module has no {what} {path!r}: did you mean one of {near}?")
 
 
 def logits_of(output: Any) -> Tensor:

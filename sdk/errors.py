@@ -11,6 +11,10 @@ KliegError
 |   `-- UnsafeFileError           a file that reaches outside itself
 |-- BackendError                  the inference engine is missing or failed
 |   `-- NumericalError            the model answered with NaN or infinity
+|-- TrainingError                 a masker cannot be trained as asked
+|   |-- DataError                 photos or labels to train on
+|   |-- DivergedError             a term of the loss became NaN or infinite
+|   `-- CheckpointError           a checkpoint or a masker file: damaged, of another run, disk full
 `-- ExportError                   a classifier that cannot become an explainer
     |-- GradientError             the graph cannot be differentiated as asked
     |   `-- UnsupportedOperatorError   an operator on the path has no rule
@@ -62,6 +66,22 @@ class BackendError(KliegError):
 
 class NumericalError(BackendError):
     """The model answered with NaN or infinity."""
+
+
+class TrainingError(KliegError):
+    """A masker cannot be trained as asked."""
+
+
+class DataError(TrainingError):
+    """The photos or labels to train on cannot be used."""
+
+
+class DivergedError(TrainingError):
+    """A term of the loss became NaN or infinite."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint or masker file is damaged, belongs to something else, or cannot be written."""
 
 
 class ExportError(KliegError):

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from klieg.backends import Backend, open_backend
 from klieg.errors import ImageError, InputError, OptionError, TargetError
 from klieg.explainer_file import ExplainerInfo, read_explainer
-from klieg.explanation import Explanation, concatenate, normalise
+from klieg.explanation import Explanation, as_masks, concatenate, normalise
 from klieg.images.fitting import Fit
 from klieg.loading import Image as Image
 from klieg.loading import Loaded, as_batch, listed_images, load
 from klieg.methods.passes import Passes
-from klieg.methods.table import checked_options, find_method
+from klieg.methods.table import check_target, checked_options, find_method
 from klieg.targets import Targets, is_single
 
 LARGEST_SCALE: Final = 2**14
@@ -91,13 +91,19 @@ class Explainer:
         """Number of classes."""
         return self._classes
 
+    @property
+    def outputs(self) -> frozenset[str]:
+        """What the explainer file computes."""
+        return self._outputs
+
     def check_outputs(self, name: str, outputs: Iterable[str], *, export_for: str) -> None:
         """Raise OptionError if the file lacks an output that `name` needs."""
         missing = sorted(set(outputs) - self._outputs)
         if missing:
+            option = "--masker NAME" if missing[0] == "mask" else f"--methods {export_for}"
             raise OptionError(
                 f"{name} needs the output {missing[0]!r}, which this explainer file lacks: "
-                f"export the model again with `--methods {export_for}`"
+                f"export the model again with `{option}`"
             )
 
     def explain(
@@ -123,9 +129,10 @@ class Explainer:
                 "integrated_gradients", "guided_backprop", "deconvnet", "excitation_backprop",
                 "contrastive_excitation".
                 From any file, by thousands of passes: "rise".
+                From a file with a masking model: "casm", one mask whatever the class.
             target: The class to explain: a number, a name, None for the predicted one, or a list
                 with one of these per image, or with a list of these per image: the result then
-                has one row per image and class, in order.
+                has one row per image and class, in order. "casm" takes none.
             scales: Ascending image sizes in pixels of a multi-scale method; the maps have the
                 first. None for the file's own.
             fit: How a photo becomes square: "crop" its centre, "letterbox" it between grey bars, or
@@ -145,6 +152,7 @@ class Explainer:
                 file was not exported for it.
             BackendError: the engine failed, or the model returned NaN.
         """
+        check_target(method, target)
         listed = listed_images(images)
         if not listed:
             raise InputError("got no images, expected at least one")
@@ -192,6 +200,7 @@ class Explainer:
         Raises:
             KliegError: as `explain`, when the batch with the offending image is due.
         """
+        check_target(method, target)
         checked = checked_options(method, options)
         sizes = self._sizes(method, scales)
         self.check_outputs(f"method {method!r}", find_method(method).outputs, export_for=method)
@@ -237,8 +246,9 @@ class Explainer:
         options: Mapping[str, float],
     ) -> Explanation:
         batch = as_batch(images, self._channels)
-        result = find_method(method).function(self._passes, batch, sizes, **options)
-        maps, degenerate = normalise(result.raw)
+        entry = find_method(method)
+        result = entry.function(self._passes, batch, sizes, **options)
+        maps, degenerate = (as_masks if entry.bounded else normalise)(result.raw)
         rows = [images[owner] for owner in batch.owner]
         return Explanation(
             maps=maps,

@@ -5,9 +5,11 @@ One `.onnx` with nothing beside it. Inputs: `image` float32 [batch, channels, he
 `activation` [batch, k, h, w], `gradient` of the same shape or [batch, k, 1, 1] where it is the same
 everywhere. A file made for more methods also has some of `image_gradient`, `guided_gradient`,
 `deconvnet_gradient` (of the shape of the image), `excitation` and `contrast` (of the shape of the
-activation). If `target` is [targets] instead, it takes n classes per image, those of the first
+activation), and one with a masking model `mask` float32 [batch, 1, height, width] in 0..1, the same
+for every class. If `target` is [targets] instead, it takes n classes per image, those of the first
 image first: `gradient`, `excitation` and `contrast` then have batch * n rows, and the image is
-passed forward once. Everything else stands in `metadata_props` under `klieg.*`.
+passed forward once. Everything else stands in `metadata_props` under `klieg.*`, among it
+`klieg.masker`, the name of the masking model.
 """
 
 from __future__ import annotations
@@ -57,6 +59,8 @@ class ExplainerInfo:
     """Relative error of each output against the original, measured at export."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Versions of the packages that wrote the file."""
+    masker: str | None = None
+    """Name or description of the masking model behind `mask`, if it has one."""
 
     def to_properties(self) -> dict[str, str]:
         """Return the metadata of the file."""
@@ -73,6 +77,7 @@ class ExplainerInfo:
             "probability": self.probability,
             "parity": dict(self.parity),
             "versions": dict(self.versions),
+            "masker": self.masker,
         }
         return {f"klieg.{key}": json.dumps(value) for key, value in entries.items()}
 
@@ -166,6 +171,7 @@ def _info(facts: OnnxFacts) -> ExplainerInfo:
         probability=_probability(values),
         parity=_table(values, "parity", (int, float)),
         versions=_table(values, "versions", str),
+        masker=None if values.get("masker") is None else _text(values, "masker"),
     )
 
 
@@ -240,7 +246,7 @@ def _check_tensors(facts: OnnxFacts) -> None:
         "activation": (facts.outputs, "float32", 4),
         "gradient": (facts.outputs, "float32", 4),
     }
-    for name in (IMAGE_OUTPUTS | LAYER_OUTPUTS) & set(facts.outputs):
+    for name in (IMAGE_OUTPUTS | LAYER_OUTPUTS | {"mask"}) & set(facts.outputs):
         expected[name] = (facts.outputs, "float32", 4)
     for name, (tensors, dtype, rank) in expected.items():
         tensor = tensors.get(name)
@@ -263,6 +269,8 @@ def _check_channels(facts: OnnxFacts, info: ExplainerInfo) -> None:
             f"{len(info.mean)} means and {len(info.std)} stds for {channels} channels: "
             "export the model again"
         )
+    if "mask" in facts.outputs and (got := facts.outputs["mask"].shape[1]) != 1:
+        raise ExplainerFileError(f"output 'mask' has {got} channels, expected 1: export it again")
     layer = facts.outputs["activation"].shape[1]
     for name in ("gradient", *sorted(IMAGE_OUTPUTS | LAYER_OUTPUTS)):
         expected = channels if name in IMAGE_OUTPUTS else layer

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from klieg.explainer_file import Probability
 from klieg.images.fitting import Placement
+from klieg.regions import Rule, binarise, bounding_boxes, thresholds
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Explanation:
     """
 
     maps: NDArray[np.float32]
-    """[B, S, S] in 0..1 on the model's input grid: relu of `raw`, scaled to its own maximum."""
+    """[B, S, S] in 0..1 on the model's input grid: relu of `raw`, scaled to its own maximum; of a
+    mask `raw` itself."""
     raw: NDArray[np.float32]
     """[B, S, S] as the method computes them, before relu and scaling."""
     targets: NDArray[np.int64]
@@ -33,7 +35,8 @@ class Explanation:
     scales_used: NDArray[np.bool_]
     """[B, T] which of `scales` count in each map."""
     degenerate: NDArray[np.bool_]
-    """[B] True where `raw` has no positive structure; the map is then all zeros."""
+    """[B] True where `raw` has no positive structure; the map is then all zeros, but a flat mask
+    stays what it is."""
     scales: tuple[int, ...]
     """The T image sizes in pixels."""
     method: str
@@ -74,12 +77,62 @@ class Explanation:
         """
         return self.placements[i].to_photo(self.maps[i])
 
-    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+    def binary(self, *, rule: Rule = "mean") -> NDArray[np.bool_]:
+        """Return which pixels are salient, [B, S, S] on the model's input grid.
+
+        Args:
+            rule: "mean" keeps what is above a map's own mean, "quantile" a share of the pixels
+                that is about that mean.
+        """
+        return binarise(self.maps, rule=rule)
+
+    def boxes(self, *, rule: Rule = "mean") -> NDArray[np.int64]:
+        """Return the box round the largest salient component, on the model's input grid.
+
+        Args:
+            rule: See `binary`.
+
+        Returns:
+            [B, 4]: xmin, ymin, xmax, ymax, the ends exclusive; all 0 where nothing is salient.
+        """
+        return bounding_boxes(self.binary(rule=rule))
+
+    def binary_on_image(self, i: int, *, rule: Rule = "mean") -> NDArray[np.bool_]:
+        """Return which pixels of the photo as given are salient.
+
+        The threshold is that of `binary`: the enlarged map is cut, so outlines are smooth.
+
+        Args:
+            i: Number of the image in the batch.
+            rule: See `binary`.
+
+        Returns:
+            [H, W]; False where the model did not see the photo.
+        """
+        (threshold,) = thresholds(self.maps[i : i + 1], rule=rule)
+        return np.asarray(self.on_image(i) > threshold)
+
+    def box_on_image(self, i: int, *, rule: Rule = "mean") -> NDArray[np.int64]:
+        """Return the box round the largest component of `binary_on_image`.
+
+        Args:
+            i: Number of the image in the batch.
+            rule: See `binary`.
+
+        Returns:
+            [4]: xmin, ymin, xmax, ymax in pixels of the photo, the ends exclusive; all 0 where
+            nothing is salient.
+        """
+        return np.asarray(bounding_boxes(self.binary_on_image(i, rule=rule)[None])[0])
+
+    def save(self, folder: str | os.PathLike[str], *, views: Rule | None = None) -> list[Path]:
         """Write, for every image, an overlay PNG and the map on the photo's grid as `.npy`.
 
         Args:
             folder: Created if missing. A file of the same name is replaced once its successor is
                 complete.
+            views: With a rule of `binary`, also write the photo with its salient part alone,
+                removed and inpainted, side by side as `-views.png`.
 
         Returns:
             The overlays, in order.
@@ -87,7 +140,7 @@ class Explanation:
         from klieg.saving import ResultFolder
 
         results = ResultFolder(Path(folder))
-        return [results.save(self, i).overlay for i in range(len(self))]
+        return [results.save(self, i, views=views).overlay for i in range(len(self))]
 
 
 def probabilities(logits: NDArray[np.float32], kind: Probability) -> NDArray[np.float32]:
@@ -120,6 +173,19 @@ def normalise(raw: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np
     maps /= np.where(flat, 1, span)
     maps[flat[:, 0, 0]] = 0
     return maps, flat[:, 0, 0]
+
+
+def as_masks(raw: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Take raw maps that are in 0..1 already as maps.
+
+    Args:
+        raw: [B, H, W].
+
+    Returns:
+        maps [B, H, W], a copy, and degenerate [B]: True where the mask is flat.
+    """
+    flattened = raw.reshape(len(raw), -1)
+    return raw.copy(), np.ptp(flattened, axis=1) <= 1e-6
 
 
 def concatenate(parts: Sequence[Explanation]) -> Explanation:

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.errors import InputError
-
-Picture = NDArray[np.uint8]  # [H, W, 3] RGB
+from klieg.lettering import FAINT, Picture, headline, paper, smaller, text_size, text_width, write
 
 SHORTEST_WIDTH: Final = 320
 """Narrower photos are enlarged, so that the legend stays readable."""
@@ -18,11 +17,14 @@ SHORTEST_WIDTH: Final = 320
 LONGEST_SIDE: Final = 1600
 """Larger photos are shrunk: an overlay is for looking at."""
 
-PAPER, INK, FAINT = (250, 250, 250), (20, 20, 20), (110, 110, 110)
-
 
 def overlay(
-    photo: Picture, saliency: NDArray[np.float32], *, title: str, subtitle: str = ""
+    photo: Picture,
+    saliency: NDArray[np.float32],
+    *,
+    title: str,
+    subtitle: str = "",
+    longest_side: int = LONGEST_SIDE,
 ) -> Picture:
     """Lay a map over its photo like a spotlight, with a legend below.
 
@@ -31,9 +33,10 @@ def overlay(
         saliency: [H, W] float32 in 0..1.
         title: First line of the legend, usually class and probability.
         subtitle: Second line.
+        longest_side: Largest width and height of the photo in the picture.
 
     Returns:
-        [h, w, 3] uint8 RGB; w is at least 320 and the photo's part at most 1600 on its long side.
+        [h, w, 3] uint8 RGB; w is at least 320 where the longest side allows.
 
     Raises:
         InputError: the sizes differ, or the map is not in 0..1.
@@ -44,11 +47,8 @@ def overlay(
             "width: use Explanation.on_image for the photo's own grid"
         )
     _check_range(saliency)
-    width, height = _picture_size(photo)
-    shrinks = width < photo.shape[1]
-    photo = _resized(photo, width, height, cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    saliency = _resized(saliency, width, height, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    lit = _spotlight(photo, saliency.clip(0, 1))
+    photo = fitted_photo(photo, longest_side)
+    lit = _spotlight(photo, resized_map(saliency, photo).clip(0, 1))
     return np.concatenate([lit, _legend(lit.shape[1], title, subtitle)])
 
 
@@ -74,35 +74,40 @@ def _spotlight(photo: Picture, saliency: NDArray[np.float32]) -> Picture:
     return np.asarray(np.rint(lit), dtype=np.uint8)
 
 
+def fitted_photo(photo: Picture, longest_side: int) -> Picture:
+    """Return the photo [H, W, 3] in the size for a picture: narrow enlarged, large shrunk."""
+    height, width = photo.shape[:2]
+    factor = min(max(1.0, SHORTEST_WIDTH / width), longest_side / max(height, width))
+    filter_ = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return _resized(photo, max(1, round(width * factor)), max(1, round(height * factor)), filter_)
+
+
+def resized_map(saliency: NDArray[np.float32], photo: Picture) -> NDArray[np.float32]:
+    """Return a map [H, W] in the size of a photo [h, w, 3]."""
+    height, width = photo.shape[:2]
+    filter_ = cv2.INTER_AREA if width < saliency.shape[1] else cv2.INTER_LINEAR
+    return _resized(saliency, width, height, filter_)
+
+
 def _legend(width: int, title: str, subtitle: str) -> Picture:
-    size = int(np.clip(width / 22, 15, 30))
-    small = int(size * 0.72)
-    margin = size // 2
-    bar_top = margin + int(1.35 * size) + (int(1.4 * small) if subtitle else 0)
-    bar_height = max(6, size // 2)
-    paper = np.full((bar_top + bar_height + margin + small, width, 3), PAPER, dtype=np.uint8)
-    room = width - 2 * margin
-    _write(paper, _shortened(title, room, size), margin, margin + size, INK, size)
-    if subtitle:
-        baseline = margin + int(1.35 * size) + small
-        _write(paper, _shortened(subtitle, room, small), margin, baseline, FAINT, small)
-        bar_top = baseline + margin
-    label = _text_width("0", small) + margin // 2
+    return np.concatenate([headline(width, title, subtitle), _colour_bar(width)])
+
+
+def _colour_bar(width: int) -> Picture:
+    """Draw the scale from 0 to 1, as far as there is room."""
+    size = text_size(width)
+    small, margin = smaller(size), size // 2
+    top, height = margin // 2, max(6, size // 2)
+    picture = paper(top + height + small, width)
+    label = text_width("0", small) + margin // 2
     left, right = margin + label, width - margin - label
     if right - left > 1:
         ramp = np.linspace(0, 1, right - left, dtype=np.float32)
-        paper[bar_top : bar_top + bar_height, left:right] = colour_map(ramp[None])
-        baseline = bar_top + bar_height // 2 + int(0.38 * small)
-        _write(paper, "0", margin, baseline, FAINT, small)
-        _write(paper, "1", width - margin - _text_width("1", small), baseline, FAINT, small)
-    return paper
-
-
-def _picture_size(photo: Picture) -> tuple[int, int]:
-    """Return width and height of the photo in the picture."""
-    height, width = photo.shape[:2]
-    factor = min(max(1.0, SHORTEST_WIDTH / width), LONGEST_SIDE / max(height, width))
-    return max(1, round(width * factor)), max(1, round(height * factor))
+        picture[top : top + height, left:right] = colour_map(ramp[None])
+        baseline = top + height // 2 + int(0.38 * small)
+        write(picture, "0", margin, baseline, FAINT, small)
+        write(picture, "1", width - margin - text_width("1", small), baseline, FAINT, small)
+    return picture
 
 
 def _resized(array: NDArray[Any], width: int, height: int, filter_: int) -> NDArray[Any]:
@@ -115,26 +120,3 @@ def _check_range(saliency: NDArray[np.float32]) -> None:
     low, high = float(saliency.min()), float(saliency.max())
     if not (low >= 0 and high <= 1):  # also refuses NaN
         raise InputError(f"the map has values in {low:.3g}..{high:.3g}, expected 0..1")
-
-
-def _shortened(text: str, room: int, size: int) -> str:
-    if _text_width(text, size) <= room:
-        return text
-    while text and _text_width(text + "…", size) > room:
-        text = text[:-1]
-    return text.rstrip() + "…"
-
-
-def _text_width(text: str, size: int) -> int:
-    _, _, width, _ = cv2.getTextSize((1, 1), text, (0, 0), _font(), size)
-    return int(width)
-
-
-def _write(
-    picture: Picture, text: str, left: int, baseline: int, colour: tuple[int, ...], size: int
-) -> None:
-    cv2.putText(picture, text, (left, baseline), colour, _font(), size)
-
-
-def _font() -> cv2.FontFace:
-    return cv2.FontFace("sans")

@@ -13,6 +13,7 @@ from bare_models import traced
 from klieg.export import export_classifier
 from klieg.export.sources import Source, open_source
 from klieg.images.decoding import read_image
+from small_masker import small_masker
 from small_net import MEAN, NAMES, STD, small_net
 
 PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png")
@@ -28,11 +29,12 @@ def small_explainer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_explainer_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same SmallNet, exported for all methods."""
+    """The same SmallNet, exported for all methods, with a masking model."""
     path = tmp_path_factory.mktemp("small-all") / "small.onnx"
     export_classifier(
-        small_net(), path, input_size=32, mean=MEAN, std=STD, class_names=NAMES, methods=["all"]
-    )
+        small_net(), path, input_size=32, mean=MEAN, std=STD, class_names=NAMES, methods=["all"],
+        masker=small_masker(), masker_name="a small one",
+    )  # fmt: skip
     return path
 
 

@@ -191,6 +191,7 @@ def test_external_data_is_refused(small_explainer: Path, tmp_path: Path) -> None
         ("layer", "7"),
         ("parity", "[]"),
         ("layer", "not json"),
+        ("masker", "7"),
     ],
 )
 def test_damaged_metadata(small_explainer: Path, tmp_path: Path, key: str, value: str) -> None:

@@ -17,12 +17,14 @@ FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
 
 
 def on_disk() -> set[str]:
-    """Return the wheel's paths of all modules in the three folders."""
+    """Return the wheel's paths of all modules and data in the three folders."""
     found = set()
     for top, prefix in (("sdk", "klieg"), ("export", "klieg/export"), ("kernels", "klieg/kernels")):
         for path in (ROOT / top).rglob("*.py"):
             found.add(f"{prefix}/{path.relative_to(ROOT / top)}")
-    return found | {"klieg/py.typed"}
+    maskers = ROOT / "sdk/training/maskers"
+    data = {f"klieg/training/maskers/{path.name}" for path in maskers.iterdir() if path.is_file()}
+    return found | data | {"klieg/py.typed"}
 
 
 def test_every_folder_is_listed() -> None:

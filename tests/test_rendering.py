@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from klieg.errors import InputError
-from klieg.rendering import LONGEST_SIDE, PAPER, SHORTEST_WIDTH, colour_map, overlay
+from klieg.lettering import PAPER
+from klieg.rendering import LONGEST_SIDE, SHORTEST_WIDTH, colour_map, overlay
 
 
 def photo(height: int, width: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import pytest
 
 from klieg import Explainer
 from klieg.rendering import overlay
+from klieg.saving import ResultFolder
 
 
 @pytest.mark.parametrize(("method", "brightened"), [("saliency", True), ("gradcam", False)])
@@ -30,3 +31,39 @@ def test_pictures_of_single_pixels_are_brightened_but_not_the_maps(
             photo, (saliency / np.quantile(saliency[saliency > 0], 0.99)).clip(0, 1), title=""
         )
         assert np.abs(drawn - shown[:320]).max() <= 1
+
+
+def test_no_file_replaces_another(small_explainer: Path, tmp_path: Path) -> None:
+    """Photos whose names look like the files of others."""
+    names = ("a.png", "a-views.png", "a-gradcam.png", "a-gradcam-views.png", "a.bmp")
+    for number, name in enumerate(names):
+        photo = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / name), photo)
+    paths = [tmp_path / name for name in names]
+    with Explainer(small_explainer) as explainer:
+        explanations = [explainer.explain(paths, method=m) for m in ("gradcam", "cam")]
+    for views in (None, "mean"):
+        single, several = (ResultFolder(tmp_path / f"{kind}-{views}") for kind in "ab")
+        written: list[Path | None] = []
+        for i in range(len(names)):
+            result = single.save(explanations[0], i, views=views)
+            written += [result.overlay, result.saliency, result.views]
+            results = several.compare(explanations, i, views=views)
+            written.append(results[0].comparison)
+            for result in results:
+                assert result.comparison == results[0].comparison
+                written += [result.overlay, result.saliency, result.views]
+        files = [path for path in written if path is not None]
+        assert len(set(files)) == len(files) == len(names) * (7 if views is None else 10)
+        assert all(path.exists() for path in files)
+
+
+def test_names_without_views_stay(small_explainer: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "a-views.png"):
+        cv2.imwrite(str(tmp_path / name), np.eye(40, dtype=np.uint8) * 255)
+    with Explainer(small_explainer) as explainer:
+        explanation = explainer.explain([tmp_path / "a.png", tmp_path / "a-views.png"])
+    names = [path.name for path in explanation.save(tmp_path / "out")]
+    assert names == ["a.png", "a-views.png"]
+    names = [path.name for path in explanation.save(tmp_path / "out", views="mean")]
+    assert names == ["a.png", "a-views-2.png"]

@@ -11,6 +11,7 @@ import torch
 
 from klieg.explainer_file import ExplainerInfo
 from klieg.methods.passes import Passes
+from small_masker import small_masker
 from small_net import MEAN, STD
 
 Tensor = torch.Tensor
@@ -29,7 +30,7 @@ class TorchBackend:
     """Computes the outputs of an explainer file with torch, and counts the rows it is given.
 
     The module is a SmallNet or one in its shape: `features`, `pool` to one cell, `head`. The layer
-    is a prefix of `features`.
+    is a prefix of `features`. Its masks are those of a `small_masker`.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class TorchBackend:
             "logits": lambda: self.logits(image),
             "activation": lambda: self._head(image)[0],
             "gradient": lambda: self._gradient(image[owner], targets),
+            "mask": lambda: self._mask(image),
         }
         if each > 1:
             assert not {"image_gradient", "guided_gradient", "deconvnet_gradient"} & set(outputs)
@@ -97,6 +99,21 @@ class TorchBackend:
         logits = self.logits(image)
         handle.remove()
         return seen[0], logits
+
+    def _mask(self, image: Tensor) -> Tensor:
+        masker = small_masker()
+        seen: dict[str, Tensor] = {}
+        handles = [
+            self.module.get_submodule(tap).register_forward_hook(
+                lambda _m, _i, output, tap=tap: seen.update({tap: output})
+            )
+            for tap in masker.taps
+        ]
+        self.logits(image)
+        for handle in handles:
+            handle.remove()
+        height, width = image.shape[2:]
+        return masker([seen[tap] for tap in masker.taps], (height, width))
 
     def _gradient(self, image: Tensor, targets: np.ndarray) -> Tensor:
         activation, logits = self._head(image)

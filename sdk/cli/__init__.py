@@ -9,6 +9,7 @@ from klieg.cli.doctor import doctor
 from klieg.cli.explain import explain
 from klieg.cli.export import export
 from klieg.cli.inspect import inspect
+from klieg.cli.train import train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,9 +18,9 @@ def main() -> None:
     """Explain what an image classifier saw.
 
     Turn a classifier into an explainer file once (export), then explain photos with it on any
-    machine (explain).
+    machine (explain). Masks in a single pass come from a masker (train).
     """
 
 
-for command in (export, explain, inspect, bench, doctor):
+for command in (export, explain, inspect, train, bench, doctor):
     main.add_command(command)

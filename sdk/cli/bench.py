@@ -9,9 +9,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 import numpy as np
@@ -22,11 +23,17 @@ from klieg.cli.failure import reported
 if TYPE_CHECKING:
     from klieg.explainer import Explainer
 
+Name = TypeVar("Name", str, tuple[str, int])
+
 TUNED_ALLOCATOR: Final = {
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
     "MALLOC_TRIM_THRESHOLD_": "16000000000",
 }
 """glibc keeps freed memory: the published form spends most of its time in page faults otherwise."""
+
+
+MANY: Final = 8
+"""Images of the larger batch."""
 
 
 @click.command(short_help="Measure what an explanation costs here.")
@@ -64,7 +71,10 @@ def bench(
         with Explainer(explainer, threads=threads) as opened:
             seconds, peak = _measure(opened, classifier, repeat, threads)
             sizes = opened.info.scales
+            rates = _images_per_second(opened, repeat) if "mask" in opened.outputs else {}
     _print(seconds, peak, len(sizes))
+    if rates:
+        _print_rates(rates)
     if published is not None:
         _print_published(published, layer, sizes, min(seconds["cameras"]), peak)
 
@@ -76,10 +86,11 @@ def _measure(
     from klieg.kernels.contraction import contract
     from klieg.methods.cameras import enlarge_images
     from klieg.methods.class_activation import gradcam
+    from klieg.methods.masking import casm
     from klieg.methods.passes import Batch
 
     size, sizes = explainer.info.input_size, explainer.info.scales
-    photo = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+    photo = _photos(1, size)
     # A class is asked for, so that every scale counts whatever the picture shows.
     explainer.explain(photo, target=0, scales=sizes)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -106,14 +117,51 @@ def _measure(
         "gradcam": lambda: gradcam(passes, Batch.single(images, target), (size,)),
         "gradcam call": lambda: explainer.explain(photo, target=0, method="gradcam"),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in activities}
+    if "mask" in explainer.outputs:
+        activities["casm"] = lambda: casm(passes, Batch.single(images, target), (size,))
+    return _timed(activities, repeat), peak
+
+
+def _images_per_second(explainer: Explainer, repeat: int) -> dict[str, list[float]]:
+    """Return images per second from photo to map of some methods, alone and in a batch of `MANY`.
+
+    CAMERAS counts every scale, as a class is asked for.
+    """
+    size, sizes = explainer.info.input_size, explainer.info.scales
+    batches = [_photos(count, size) for count in (1, MANY)]
+    calls: dict[str, Callable[[NDArray[np.uint8]], object]] = {
+        "CASM": lambda photos: explainer.explain(photos, method="casm", batch_size=MANY),
+        "Grad-CAM": lambda photos: explainer.explain(
+            photos, method="gradcam", target=0, batch_size=MANY
+        ),
+        f"CAMERAS, {len(sizes)} scales": lambda photos: explainer.explain(
+            photos, target=0, scales=sizes, batch_size=MANY
+        ),
+    }
+    activities: dict[tuple[str, int], Callable[[], object]] = {
+        (title, len(photos)): partial(call, photos)
+        for title, call in calls.items()
+        for photos in batches
+    }
+    best = {name: min(samples) for name, samples in _timed(activities, repeat).items()}
+    return {title: [count / best[title, count] for count in (1, MANY)] for title in calls}
+
+
+def _timed(activities: Mapping[Name, Callable[[], object]], repeat: int) -> dict[Name, list[float]]:
+    """Return the seconds of each activity in every round, in which they take turns."""
+    seconds: dict[Name, list[float]] = {name: [] for name in activities}
     for _ in range(repeat):
         for name, activity in activities.items():
             activity()  # not counted: threads of the activity before may still spin
             start = time.perf_counter()
             activity()
             seconds[name].append(time.perf_counter() - start)
-    return seconds, peak
+    return seconds
+
+
+def _photos(count: int, size: int) -> NDArray[np.uint8]:
+    """Return noise [count, size, size, 3]."""
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
 def _bare_classifier(
@@ -144,6 +192,8 @@ def _print(seconds: dict[str, list[float]], peak: float, scales: int) -> None:
         ("Grad-CAM", "gradcam", "bare pass"),
         ("  with photo to map", "gradcam call", "bare pass"),
     ]
+    if "casm" in best:
+        rows.append(("CASM", "casm", "bare pass"))
     click.echo(f"{'':<28}{'best':>11}{'median':>11}{'ratio':>8}")
     for title, name, unit in rows:
         median = statistics.median(seconds[name])
@@ -152,6 +202,12 @@ def _print(seconds: dict[str, list[float]], peak: float, scales: int) -> None:
     rest = best["cameras"] / best["bare passes"] - 1
     click.echo(f"CAMERAS costs {rest:+.1%} over the bare passes")
     click.echo(f"peak memory of this process with one map: {peak:.0f} MiB")
+
+
+def _print_rates(rates: Mapping[str, Sequence[float]]) -> None:
+    click.echo(f"{'images per second':<28}{'batch of 1':>14}{f'batch of {MANY}':>14}")
+    for title, (one, many) in rates.items():
+        click.echo(f"{title:<28}{one:>14.1f}{many:>14.1f}")
 
 
 def _print_published(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from klieg.errors import ImageError
     from klieg.explainer import Explainer
     from klieg.explanation import Explanation
+    from klieg.regions import Rule
     from klieg.saving import SavedResult
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -32,18 +33,20 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 )
 @click.option(
     "--method",
+    "methods",
     type=click.Choice(list(METHODS)),
-    default="cameras",
+    multiple=True,
+    default=["cameras"],
     show_default=True,
     metavar="NAME",
-    help=", ".join(METHODS) + ".",
+    help=", ".join(METHODS) + ". Repeatable: the maps also come side by side in one picture.",
 )
 @click.option(
     "--option",
     "options",
     multiple=True,
     type=Assignment(),
-    help="A number that the method takes, such as masks=500. Repeatable.",
+    help="A number that a method takes, such as masks=500. Repeatable.",
 )
 @click.option(
     "--target",
@@ -59,6 +62,18 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
     show_default=True,
     help="How a photo becomes square.",
 )
+@click.option(
+    "--views",
+    is_flag=True,
+    help="Also show each photo with its salient part alone, removed and inpainted.",
+)
+@click.option(
+    "--binarise",
+    type=click.Choice(["mean", "quantile"]),
+    default="mean",
+    show_default=True,
+    help="What --views counts as salient: above the map's mean, or the share that is its mean.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
 @click.option("--provider", multiple=True, help="ONNX Runtime execution provider. Default: CPU.")
@@ -66,20 +81,22 @@ def explain(
     explainer: Path,
     images: tuple[str, ...],
     output: Path,
-    method: str,
+    methods: tuple[str, ...],
     options: tuple[tuple[str, float], ...],
     target: tuple[str, ...],
     scales: str | None,
     fit: Any,
+    views: bool,
+    binarise: Rule,
     batch_size: int,
     threads: int | None,
     provider: tuple[str, ...],
 ) -> None:
     """Explain IMAGES (files, folders or glob patterns) with the file EXPLAINER.
 
-    Writes to the output folder, for every photo and class, an overlay PNG and the map on the
-    photo's pixels (.npy), and one line in results.jsonl. A photo that cannot be read is reported,
-    the others go on, and the exit code is 1.
+    Writes to the output folder, for every photo, class and method, an overlay PNG and the map on
+    the photo's pixels (.npy), and one line in results.jsonl. A photo that cannot be read is
+    reported, the others go on, and the exit code is 1.
     """
     files = _files(images)
     classes = [int(one) if one.isdigit() else one for one in target]
@@ -91,12 +108,13 @@ def explain(
                 opened,
                 files,
                 output,
-                method=method,
-                target=[classes] * len(files) if classes else None,
+                methods=tuple(dict.fromkeys(methods)),
+                options=dict(options),
                 scales=None if scales is None else _sizes(scales),
+                target=[classes] * len(files) if classes else None,
+                views=binarise if views else None,
                 fit=fit,
                 batch_size=batch_size,
-                **dict(options),
             )
     for failure in failures:
         click.echo(f"Error: {failure}", err=True)
@@ -106,41 +124,106 @@ def explain(
 
 
 def _explain_all(
-    explainer: Explainer, files: Sequence[Path], output: Path, **options: Any
+    explainer: Explainer,
+    files: Sequence[Path],
+    output: Path,
+    *,
+    methods: Sequence[str],
+    options: Mapping[str, float],
+    scales: Sequence[int] | None,
+    target: Sequence[Sequence[int | str]] | None,
+    views: Rule | None,
+    **common: Any,
 ) -> list[ImageError]:
     """Write the results of all readable files and return the errors of the others."""
     from klieg.atomic import atomic_path
+    from klieg.errors import InputError
     from klieg.saving import ResultFolder
 
     failures: list[ImageError] = []
-    explanations = explainer.explain_iter(files, on_image_error=failures.append, **options)
+    streams = [
+        explainer.explain_iter(
+            files,
+            method=method,
+            on_image_error=failures.append if method == methods[0] else _ignore,
+            **_own(method, methods, options, scales, target),
+            **common,
+        )
+        for method in methods
+    ]
     folder = ResultFolder(output)
     with (
         atomic_path(output / "results.jsonl") as temporary,
         temporary.open("w", encoding="utf-8") as lines,
         click.progressbar(length=len(files), label="explaining", show_pos=True) as bar,
     ):
-        start, photo = time.perf_counter(), None
-        for explanation in explanations:
-            seconds = (time.perf_counter() - start) / len(explanation)
-            for i, name in enumerate(explanation.names):
-                record = _record(explanation, i, folder.save(explanation, i), seconds)
-                lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+        photo = None
+        for timed in zip(*map(_timed, streams), strict=True):
+            explanations = [explanation for explanation, _ in timed]
+            if len({explanation.names for explanation in explanations}) > 1:
+                raise InputError("photos changed while they were explained: run again")
+            for i, name in enumerate(explanations[0].names):
+                if len(explanations) == 1:
+                    results = [folder.save(explanations[0], i, views=views)]
+                else:
+                    results = folder.compare(explanations, i, views=views)
+                for (explanation, seconds), saved in zip(timed, results, strict=True):
+                    record = _record(explanation, i, saved, seconds, views)
+                    lines.write(json.dumps(record, ensure_ascii=False) + "\n")
                 bar.update(int(name != photo))
                 photo = name
-            start = time.perf_counter()
         bar.update(len(failures))
     return failures
 
 
+def _own(
+    method: str,
+    methods: Sequence[str],
+    options: Mapping[str, float],
+    scales: Sequence[int] | None,
+    target: Sequence[Sequence[int | str]] | None,
+) -> dict[str, Any]:
+    """Return what is meant for one of several methods; what is for none of them goes to all."""
+    this = METHODS[method]
+    others = [METHODS[other] for other in methods if other != method]
+    own: dict[str, Any] = {
+        name: value
+        for name, value in options.items()
+        if name in this.options or not any(name in one.options for one in others)
+    }
+    if this.multi_scale or not any(one.multi_scale for one in others):
+        own["scales"] = scales
+    if not this.class_free or all(one.class_free for one in others):
+        own["target"] = target
+    elif target and len(target[0]) > 1:
+        raise click.UsageError(
+            f"{this.title} has one map per photo, whatever the class: ask for one --target, or "
+            f"leave {method} out"
+        )
+    return own
+
+
+def _timed(stream: Iterator[Explanation]) -> Iterator[tuple[Explanation, float]]:
+    """Yield each explanation with the seconds that one of its maps took."""
+    start = time.perf_counter()
+    for explanation in stream:
+        yield explanation, (time.perf_counter() - start) / len(explanation)
+        start = time.perf_counter()
+
+
+def _ignore(error: ImageError) -> None:
+    """Drop an error that the first method has reported."""
+
+
 def _record(
-    explanation: Explanation, i: int, saved: SavedResult, seconds: float
+    explanation: Explanation, i: int, saved: SavedResult, seconds: float, views: Rule | None
 ) -> dict[str, object]:
     """Return one line of results.jsonl."""
     index = int(explanation.targets[i])
     pairs = zip(explanation.scales, explanation.scales_used[i], strict=True)
-    return {
+    record: dict[str, object] = {
         "file": explanation.names[i],
+        "method": explanation.method,
         "class": index,
         "name": explanation.class_name(index),
         "probability": round(float(explanation.probabilities[i, index]), 6),
@@ -150,6 +233,12 @@ def _record(
         "overlay": saved.overlay.name,
         "map": saved.saliency.name,
     }
+    if saved.comparison is not None:
+        record["comparison"] = saved.comparison.name
+    if views is not None and saved.views is not None:
+        box = explanation.box_on_image(i, rule=views)  # [4]
+        record |= {"views": saved.views.name, "box": box.tolist() if box.any() else None}
+    return record
 
 
 def _files(patterns: Sequence[str]) -> list[Path]:

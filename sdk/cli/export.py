@@ -11,7 +11,7 @@ from klieg.cli.parameters import Assignment, Names, Numbers
 
 
 @click.command(short_help="Turn a classifier into an explainer file.")
-@click.argument("source")
+@click.argument("source", required=False)
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The explainer file."
 )
@@ -34,6 +34,12 @@ from klieg.cli.parameters import Assignment, Names, Numbers
     help="Methods that the file has to serve besides those of the layer's gradient, such as "
     "saliency,guided_backprop; or all.",
 )
+@click.option(
+    "--masker",
+    metavar="NAME",
+    help="Add a masker for the method casm: one that comes with klieg, or the masker.safetensors "
+    "of `klieg train`.",
+)
 @click.option("--image", metavar="NAME", help="For ONNX: the input that is the image.")
 @click.option("--score", metavar="NAME", help="For ONNX: the output with a score per class.")
 @click.option(
@@ -44,7 +50,7 @@ from klieg.cli.parameters import Assignment, Names, Numbers
     help="For ONNX: the fixed value of another input, such as age=40. May be repeated.",
 )
 def export(
-    source: str,
+    source: str | None,
     output: Path,
     layer: str | None,
     input_size: int | None,
@@ -52,6 +58,7 @@ def export(
     std: list[float] | None,
     class_names: Path | None,
     methods: list[str] | None,
+    masker: str | None,
     image: str | None,
     score: str | None,
     settings: tuple[tuple[str, float], ...],
@@ -59,13 +66,21 @@ def export(
     """Turn a classifier into one ONNX file that contains its own gradient.
 
     SOURCE is an .onnx file, a Python function MODULE:FUNCTION that returns a torch module, or
-    efficientnet-lite0 (real ImageNet weights, from the extra klieg[demo]).
+    efficientnet-lite0 (real ImageNet weights, from the extra klieg[demo]). With --masker it may be
+    left out: the masker knows what it was trained for.
 
     The result is compared with the original before it is written.
     """
     with reported():
+        from klieg.export.maskers import deployed_source, open_masker
         from klieg.export.sources import open_source
 
+        trained = None if masker is None else open_masker(masker)
+        if trained is not None:  # it knows what it was trained for
+            source = source or trained.options.classifier
+            mean, std = mean or _listed(trained.options.mean), std or _listed(trained.options.std)
+        if source is None:
+            raise click.UsageError("Missing argument 'SOURCE' (or option '--masker').")
         found = open_source(
             source,
             input_size=input_size,
@@ -73,6 +88,8 @@ def export(
             std=std,
             class_names=None if class_names is None else class_names.read_text().splitlines(),
         )
+        if trained is not None:
+            found = deployed_source(found, trained)
         from klieg.export import export_classifier
 
         report = export_classifier(
@@ -84,6 +101,8 @@ def export(
             std=found.std,
             class_names=found.class_names,
             methods=methods or (),
+            masker=None if trained is None else trained.masker,
+            masker_name=masker,
             image=image,
             score=score,
             fixed_inputs=dict(settings),
@@ -100,3 +119,7 @@ def export(
     click.echo(f"parity  relative error: {errors}")
     if report.fixed_size:
         click.echo("note    the model takes one image size only: no multi-scale methods")
+
+
+def _listed(numbers: tuple[float, ...] | None) -> list[float] | None:
+    return None if numbers is None else list(numbers)

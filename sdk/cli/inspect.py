@@ -72,6 +72,7 @@ def _show_explainer(path: Path, classes: bool) -> None:
         "original": f"sha256 {info.source_sha256}",
         "graph": f"opset {facts.opset}, {facts.node_count} nodes",
         "layer": info.layer,
+        **({"masker": info.masker or "no name"} if "mask" in file.outputs else {}),
         "image size": f"{sizes}, made for {info.input_size}",
         "scales": ", ".join(map(str, info.scales)),
         "classes": f"{file.classes}, {'named' if info.class_names else 'no names'}, "

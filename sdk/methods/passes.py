@@ -19,8 +19,11 @@ Indices = NDArray[np.int64]
 PIXELS_PER_PASS: Final = 1_000_000
 """A processor gains nothing from larger batches than about this, but memory grows with them."""
 
-PER_IMAGE: Final = frozenset({"logits", "activation"})
+PER_IMAGE: Final = frozenset({"logits", "activation", "mask"})
 """Outputs that do not depend on the class asked for."""
+
+CHECKED: Final = frozenset({"logits", "mask"})
+"""Outputs looked through for NaN, which can leave a gradient finite and plausible."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Passes:
             Per output a list of N arrays, one per question.
 
         Raises:
-            NumericalError: a logit is NaN or infinite.
+            NumericalError: a logit or a mask is NaN or infinite.
         """
         units = self._units(batch, outputs)
         found: list[list[Array]] = [[] for _ in outputs]
@@ -111,8 +114,9 @@ class Passes:
                 units.targets[rows].ravel(),
                 outputs,
             )
-            _check_finite(results[0], index, batch.images.shape)
-            for values, result in zip(found, results, strict=True):
+            for name, values, result in zip(outputs, found, results, strict=True):
+                if name in CHECKED:
+                    _check_finite(name, result, index, batch.images.shape)
                 values.extend(result)
         each = units.targets.shape[1]
         return [
@@ -161,11 +165,10 @@ def chosen_classes(logits: Array, targets: Indices) -> Indices:
     return np.where(targets < 0, logits.argmax(axis=1), targets)
 
 
-def _check_finite(logits: Array, index: Indices, shape: tuple[int, ...]) -> None:
-    # A NaN can leave the gradient finite and plausible, so the logits are what to look at.
-    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+def _check_finite(name: str, rows: Array, index: Indices, shape: tuple[int, ...]) -> None:
+    bad = np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))
     if bad.size:
         raise NumericalError(
-            f"the model returned NaN or infinite logits for image {index[bad[0]]} of the "
+            f"the model returned NaN or infinite {name} for image {index[bad[0]]} of the "
             f"batch at {shape[2]} x {shape[3]} pixels: the model or the image is outside its range"
         )

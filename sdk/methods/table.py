@@ -12,7 +12,7 @@ from numbers import Integral, Real
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from klieg.errors import OptionError
+from klieg.errors import OptionError, TargetError
 
 if TYPE_CHECKING:
     from klieg.methods.passes import RawMaps
@@ -56,6 +56,10 @@ class Method:
     """What it needs from the explainer file."""
     options: Mapping[str, Option] = field(default_factory=dict)
     multi_scale: bool = False
+    class_free: bool = False
+    """True if its maps do not depend on a class, so that none can be asked for."""
+    bounded: bool = False
+    """True if raw maps are in 0..1 already: maps are the same, neither cut off nor scaled."""
 
     @property
     def function(self) -> MethodFunction:
@@ -121,6 +125,7 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
                 "seed": SEED,
             },
         ),
+        "casm": Method("CASM", "masking:casm", ("logits", "mask"), class_free=True, bounded=True),
     }
 )  # fmt: skip
 
@@ -130,6 +135,15 @@ def find_method(name: str) -> Method:
     if name not in METHODS:
         raise OptionError(f"unknown method {name!r}, expected one of {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def check_target(name: str, target: object) -> None:
+    """Raise TargetError if a class, or several, are asked of a method that has none."""
+    if target is not None and find_method(name).class_free:
+        raise TargetError(
+            f"got a target for method {name!r}, whose map does not depend on a class: leave the "
+            "target out, or use another method"
+        )
 
 
 def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, int | float]:

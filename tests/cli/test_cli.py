@@ -15,8 +15,10 @@ import onnx.helper
 import pytest
 from click.testing import CliRunner, Result
 
+from klieg import Explainer
 from klieg.cli import main
 from klieg.cli.doctor import IDENTITY_MODEL
+from klieg.lettering import GAP
 
 
 def klieg(*arguments: object) -> Result:
@@ -83,6 +85,8 @@ def test_explain_folder_with_a_broken_photo(
         assert 0 < line["probability"] <= 1
         assert line["scales_used"][0] == 32
         assert line["seconds"] > 0
+        assert line["method"] == "cameras"
+        assert "views" not in line
         assert np.load(out / line["map"]).shape == (40 + number, 50)
         assert cv2.imread(str(out / line["overlay"])) is not None
     assert not [p for p in out.iterdir() if p.name.startswith(".")]
@@ -105,6 +109,78 @@ def test_explain_glob_and_options(small_explainer: Path, folder: Path, tmp_path:
     line = json.loads((tmp_path / "out2" / "results.jsonl").read_text())
     assert line["name"] == "dog"
     assert line["scales_used"] == [32, 48]
+
+
+def test_explain_with_views(small_explainer: Path, folder: Path, tmp_path: Path) -> None:
+    targets = ["dog", "ant"]  # nothing speaks for the ant
+    with Explainer(small_explainer) as explainer:
+        explanation = explainer.explain([folder / "0.jpg"], method="gradcam", target=[targets])
+    assert explanation.degenerate.tolist() == [False, True]
+    for rule in ("mean", "quantile"):
+        out = tmp_path / rule
+        result = klieg(
+            "explain", small_explainer, folder / "0.jpg", "-o", out, "--method", "gradcam",
+            "--target", targets[0], "--target", targets[1], "--views", "--binarise", rule,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+        assert [line["views"] for line in lines] == ["0-views.png", "0-2-views.png"]
+        assert all(cv2.imread(str(out / line["views"])) is not None for line in lines)
+        box = explanation.box_on_image(0, rule=rule).tolist()
+        assert [line["box"] for line in lines] == [box, None]
+
+
+def test_explain_by_several_methods(small_explainer: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = klieg(
+        "explain", small_explainer, folder, "-o", out, "--method", "cameras", "--method", "gradcam",
+        "--method", "rise", "--option", "masks=10", "--scales", "32,48", "--batch-size", 2,
+        "--target", "cat", "--target", "dog",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert result.output.count("broken.jpg") == 1
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    got = [(Path(line["file"]).name, line["name"], line["method"]) for line in lines]
+    names, methods = ("0.jpg", "1.jpg", "2.jpg"), ("cameras", "gradcam", "rise")
+    assert got == [(name, c, m) for name in names for c in ("cat", "dog") for m in methods]
+    assert len({line["overlay"] for line in lines}) == len(lines)
+    for line in lines:
+        stem = line["comparison"].removesuffix(".png")
+        assert line["overlay"] == f"{stem}-{line['method']}.png"
+        assert line["scales_used"][0] == 32
+        assert np.load(out / line["map"]).shape == (40 + int(Path(line["file"]).stem), 50)
+        single = cv2.imread(str(out / line["overlay"]))
+        beside = cv2.imread(str(out / line["comparison"]))
+        assert beside.shape[1] == 3 * single.shape[1] + 2 * GAP
+        column = methods.index(line["method"]) * (single.shape[1] + GAP)
+        np.testing.assert_array_equal(beside[:, column : column + single.shape[1]], single)
+    assert not [p for p in out.iterdir() if p.name.startswith(".")]
+    unknown = klieg(
+        "explain", small_explainer, folder / "0.jpg", "-o", out, "--method", "cameras",
+        "--method", "gradcam", "--option", "masks=10",
+    )  # fmt: skip
+    assert unknown.exit_code == 1
+    assert "has no option 'masks'" in unknown.output
+
+
+def test_explain_beside_a_method_without_classes(
+    small_explainer_all: Path, folder: Path, tmp_path: Path
+) -> None:
+    common = ["explain", small_explainer_all, folder / "0.jpg", "-o", tmp_path / "out"]
+    both = [*common, "--method", "gradcam", "--method", "casm"]
+    predicted = klieg(*both)
+    assert predicted.exit_code == 0, predicted.output
+    asked = klieg(*both, "--target", "dog")
+    assert asked.exit_code == 0, asked.output
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["method"] for line in lines] == ["gradcam", "casm"]
+    assert json.loads(lines[0])["name"] == "dog"
+    several = klieg(*both, "--target", "dog", "--target", "cat")
+    assert several.exit_code == 2
+    assert "ask for one --target" in several.output
+    alone = klieg(*common, "--method", "casm", "--target", "dog")
+    assert alone.exit_code == 1
+    assert "does not depend on a class" in alone.output
 
 
 def test_old_results_survive_a_failure(small_explainer: Path, folder: Path, tmp_path: Path) -> None:
@@ -170,6 +246,18 @@ def test_bench(small_explainer: Path) -> None:
     assert result.exit_code == 0, result.output
     for text in ("CAMERAS, 8 scales", "fusion", "Grad-CAM", "over the bare passes", "MiB"):
         assert text in result.output
+
+
+def test_bench_of_a_masking_model(small_explainer_all: Path) -> None:
+    result = klieg("bench", small_explainer_all, "--repeat", 1)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert max(map(len, lines)) <= 80
+    (row,) = [line for line in lines if line.startswith("CASM") and line.endswith("x")]
+    assert float(row.split()[-1][:-1]) > 0.5  # not faster than the bare pass, but for noise
+    rates = lines[lines.index(next(li for li in lines if li.startswith("images per second"))) + 1 :]
+    assert [line[:8].strip() for line in rates] == ["CASM", "Grad-CAM", "CAMERAS,"]
+    assert all(float(number) > 0 for line in rates for number in line.split()[-2:])
 
 
 def test_doctor() -> None:

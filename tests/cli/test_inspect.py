@@ -127,6 +127,13 @@ def without_onnx(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def test_masking_model(small_explainer_all: Path, small_explainer: Path) -> None:
+    lines = inspect(small_explainer_all).output.splitlines()
+    assert "masker                  a small one" in lines
+    assert "out mask                float32 [batch, 1, height, width]" in lines
+    assert "mask" not in inspect(small_explainer).output
+
+
 def test_explainers_are_shown_without_onnx(small_explainer: Path) -> None:
     done = without_onnx(small_explainer)
     assert done.returncode == 0, done.stderr

@@ -78,7 +78,7 @@ def test_all_methods(tmp_path: Path) -> None:
     report = export_classifier(
         small_net(), path, input_size=32, mean=MEAN, std=STD, methods=["all"]
     )
-    assert set(report.methods) == set(METHODS)
+    assert set(report.methods) == set(METHODS) - {"casm"}  # needs a masking model
     assert set(report.outputs) == {"logits", "activation", *OUTPUTS}
 
 
@@ -189,6 +189,9 @@ def test_model_with_reserved_names(bare: onnx.ModelProto, tmp_path: Path) -> Non
         ({"layer": "featurez"}, ExportError, "did you mean.*features"),
         ({"methods": ["gradcan"]}, OptionError, "unknown method 'gradcan'"),
         ({"methods": "saliency"}, OptionError, "expected a list"),
+        ({"methods": ["casm"]}, OptionError, "'casm' needs a masking model.*masker"),
+        ({"methods": ["all", "casm"]}, OptionError, "'casm' needs a masking model.*masker"),
+        ({"masker_name": "mine"}, OptionError, "'mine', but there is no masker"),
         ({"layer": "head"}, ExportError, r"returns \[1, 5\]"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -42,4 +43,6 @@ def test_wrong_gradient_is_not_written(
 def test_parity_check_refuses_nan() -> None:
     with pytest.raises(ParityError):
         parity.check({"gradient": float("nan")})
+    one, nan = np.ones(1, np.float32), np.full(1, np.nan, np.float32)
+    assert max(0.0, parity.relative_error(nan, one)) == np.inf
     parity.check({"gradient": 1e-3})

@@ -14,6 +14,7 @@ import pytest
 
 from klieg.export import export_classifier
 from klieg.export.tensorrt_lint import lint
+from small_masker import small_masker
 from small_net import MEAN, STD, small_net
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
@@ -36,6 +37,17 @@ def test_small_net(pooled: bool, methods: tuple[str, ...], tmp_path: Path) -> No
     path = tmp_path / "net.onnx"
     net = small_net(pooled=pooled)
     export_classifier(net, path, input_size=32, mean=MEAN, std=STD, methods=methods)
+    check(path, (32, 48, 70))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("layer", [None, "features.3"])
+def test_masking_model(mode: str, layer: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    masker = small_masker(mode=mode)
+    export_classifier(
+        small_net(), path, layer=layer, input_size=32, mean=MEAN, std=STD, masker=masker
+    )
     check(path, (32, 48, 70))
 
 

@@ -1,0 +1,1 @@
+"""Metrics of saliency maps against objects that people marked."""

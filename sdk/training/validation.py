@@ -1,0 +1,110 @@
+"""How good a masker is, judged by the original classifier on photos that it was not trained on.
+
+No boxes are needed: what a good mask shows is enough for the classifier, and what it hides is
+missed. The saliency metric (Dabkowski, Gal: Real time image saliency for black box classifiers,
+2017) is the score to choose a model by: it goes along with localisation, without its labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from klieg.regions import binarise, bounding_boxes
+from klieg.training.batches import centre_crop
+from klieg.training.critics import logits_of
+from klieg.training.modes import evaluating
+from klieg.training.photos import Photo
+from klieg.training.taps import TappedClassifier
+
+BATCH: Final = 16
+SMALLEST_AREA: Final = 0.05
+LEAST_PROBABILITY: Final = 1e-6
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Means over the photos."""
+
+    mask: float
+    """Mean of the masks, 0..1."""
+    in_correct: float
+    """Share of masked-in images (mean colour elsewhere) that are classified right."""
+    out_correct: float
+    """Share of masked-out images that are classified right."""
+    box_area: float
+    """Area of the tight box round the largest part of the mask above its mean, 0..1."""
+    saliency_metric: float
+    """ln max(box area, 0.05) - ln p(label | box enlarged to the image); lower is better."""
+
+
+def validate(
+    photos: Sequence[Photo],
+    *,
+    size: int,
+    normalise: Callable[[Tensor], Tensor],
+    label: Callable[[Tensor, Tensor], Tensor],
+    original: nn.Module,
+    reader: TappedClassifier,
+    masker: nn.Module,
+) -> Scores:
+    """Score a masker.
+
+    Args:
+        photos: Photos with their labels.
+        size: Height and width in pixels that the classifier is made for.
+        normalise: Turns images [B, 3, S, S] in 0..1 into the classifier's.
+        label: Returns the labels [B] that count, from normalised images and the photos' own.
+        original: The classifier that judges, unchanged by training.
+        reader: What the masker reads.
+        masker: The head.
+    """
+    with evaluating(original, reader, masker):
+        parts = [
+            _scores_of(batch, size, normalise, label, original, reader, masker)
+            for batch in (photos[i : i + BATCH] for i in range(0, len(photos), BATCH))
+        ]
+    return Scores(*np.concatenate(parts, axis=1).mean(axis=1).tolist())
+
+
+@torch.no_grad()
+def _scores_of(
+    photos: Sequence[Photo],
+    size: int,
+    normalise: Callable[[Tensor], Tensor],
+    label: Callable[[Tensor, Tensor], Tensor],
+    original: nn.Module,
+    reader: TappedClassifier,
+    masker: nn.Module,
+) -> np.ndarray:  # [scores, B]
+    crops = torch.stack([centre_crop(photo, size) for photo in photos])  # [B, 3, S, S] uint8
+    images = normalise(crops.float() / 255)
+    labels = label(images, torch.tensor([photo.label for photo in photos]))
+    mask = masker(reader(images)[1], (size, size)).float()
+    right = [
+        (logits_of(original, images * kept).argmax(dim=1) == labels).cpu().numpy()
+        for kept in (mask, 1 - mask)
+    ]
+    boxes = bounding_boxes(binarise(mask[:, 0].cpu().numpy()))  # [B, 4]
+    boxes[boxes[:, 2] == 0] = (0, 0, size, size)  # no box: nothing is singled out
+    cut = torch.stack([_enlarged(crop, box) for crop, box in zip(crops, boxes, strict=True)])
+    chances = logits_of(original, normalise(cut.float() / 255)).softmax(dim=1)
+    chance = chances.gather(1, labels[:, None])[:, 0].cpu().numpy()
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / size**2
+    metric = np.log(np.maximum(area, SMALLEST_AREA)) - np.log(np.maximum(chance, LEAST_PROBABILITY))
+    return np.stack([mask.mean(dim=(1, 2, 3)).cpu().numpy(), *right, area, metric])
+
+
+def _enlarged(crop: Tensor, box: np.ndarray) -> Tensor:
+    """Cut the box (xmin, ymin, xmax, ymax) out of a crop [3, S, S] and enlarge it to S x S."""
+    left, top, right, bottom = (int(edge) for edge in box)
+    size = crop.shape[1]
+    part = crop[:, top:bottom, left:right].permute(1, 2, 0).numpy()
+    larger = cv2.resize(part, (size, size), interpolation=cv2.INTER_CUBIC)
+    return torch.from_numpy(larger).permute(2, 0, 1)
