@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from klieg.export.torch_tap import (
     plain_attention,
     run_tapped,
 )
+from klieg.export.weights import weights_sha256
 
 Tensor = torch.Tensor
 Array = NDArray[np.float32]
@@ -148,12 +148,8 @@ class TorchClassifier:
         return arrays
 
     def sha256(self) -> str:
-        """Return a digest of the names and contents of all parameters and buffers."""
-        digest = hashlib.sha256()
-        for name, tensor in self.module.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        """Return the digest of the module's weights."""
+        return weights_sha256(self.module)
 
     def _normalised(self, raw: Tensor) -> Tensor:
         """Return images [B, channels, H, W] in 0..255 as the module takes them."""

@@ -86,6 +86,15 @@ class Critics:
             if module is not None:
                 module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def sized(self, images: Tensor) -> Tensor:
+        """Return images [B, C, H, W] at the size that they are judged at."""
+        size = self.options.image_size
+        if size is not None and (size, size) != tuple(images.shape[2:]):
+            images = functional.interpolate(
+                images, size=(size, size), mode="bilinear", align_corners=False, antialias=True
+            )
+        return images.contiguous(memory_format=torch.channels_last)
+
     def choose(self, generator: np.random.Generator) -> Critic:
         """Return the judge of the next batch."""
         if self.learner is None:

@@ -121,6 +121,9 @@ class CriticOptions:
     use_pool: bool = True
     """False: such a batch is judged by the present classifier, without its learning, as in the
     released code of the simplified recipe."""
+    image_size: Annotated[int, Field(ge=8)] | None = None
+    """Height and width in pixels of the images that are judged, None for those of the data. Judges
+    take most of the time, and masks have fewer cells than images have pixels."""
     mode: Literal["train", "eval"] = "train"
     """How the copy that learns runs: as published with dropout, and batch normalisation by the
     batch at hand, masked ones too; or without, its statistics staying the original's."""

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from klieg.errors import DivergedError, OptionError
 from klieg.export.sources import Source, open_source
+from klieg.export.weights import weights_sha256
 from klieg.training.batches import Batch, Schedule, derived_seed, readable, training_batches
 from klieg.training.checkpoint import Checkpoints, RunState
 from klieg.training.configuration import table_of, write_options
@@ -38,7 +39,7 @@ from klieg.training.photos import Photos, find_photos
 from klieg.training.pictures import EXAMPLES, save_examples
 from klieg.training.step import Step, compute_step
 from klieg.training.taps import TappedClassifier, default_taps
-from klieg.training.trained_masker import TrainedMasker, load_masker, weights_sha256
+from klieg.training.trained_masker import TrainedMasker, load_masker
 from klieg.training.validation import validate
 
 CONFIG: Final = "config.toml"

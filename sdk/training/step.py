@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from klieg.training.critics import Critic, Critics, learning_loss, logits_of
+from klieg.training.critics import Critics, learning_loss, logits_of
 from klieg.training.infilling import Infiller
 from klieg.training.masker import Masker
 from klieg.training.objectives import Judgement, terms
@@ -59,7 +59,7 @@ def compute_step(
     if learner is None:
         logits, activations = _without_gradient(critics.original, images)
     else:
-        logits, activations = learner(images)
+        logits, activations = learner(images if critics.reads_learner else critics.sized(images))
         gradients.append(_gradients(learning_loss(logits.float(), labels), learner.parameters()))
         if not critics.reads_learner:
             activations = _without_gradient(critics.original, images)[1]
@@ -69,7 +69,11 @@ def compute_step(
     critic = critics.choose(generator)
     shown_out = infill(images, 1 - mask) if objective.judges_out else None
     shown_in = infill(images, mask) if objective.judges_in else None
-    judged = Judgement(labels, correct, _judge(critic, shown_out), _judge(critic, shown_in))
+
+    def judge(shown: Tensor | None) -> Tensor | None:
+        return None if shown is None else logits_of(critic.classifier, critics.sized(shown))
+
+    judged = Judgement(labels, correct, judge(shown_out), judge(shown_in))
     losses = terms(objective, mask.float(), judged)
     loss = torch.stack(list(losses.values())).sum()
     # Not the critic's parameters: the engine then leaves their gradients out.
@@ -81,12 +85,6 @@ def compute_step(
     values = {name: float(term.detach()) for name, term in losses.items()}
     values["mask"] = float(mask.detach().mean())
     return Step(values, masker_gradients, gradients)
-
-
-def _judge(critic: Critic, shown: Tensor | None) -> Tensor | None:
-    if shown is None:
-        return None
-    return logits_of(critic.classifier, shown.contiguous(memory_format=torch.channels_last))
 
 
 def _without_gradient(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from klieg.errors import CheckpointError, OptionError
+from klieg.export.weights import weights_sha256
 from klieg.training.configuration import options_from_table, table_of
 from klieg.training.masker import Masker
 from klieg.training.options import TrainingOptions
@@ -84,12 +84,3 @@ def load_masker(path: str | os.PathLike[str]) -> TrainedMasker:
     except (KeyError, TypeError, RuntimeError, OptionError) as error:
         raise CheckpointError(f"{path} is a damaged masker: {error}") from error
     return TrainedMasker(masker.eval(), options, digest, file.part("classifier") or None)
-
-
-def weights_sha256(module: nn.Module) -> str:
-    """Return a digest of the names and contents of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
