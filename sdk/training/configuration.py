@@ -40,15 +40,22 @@ def read_options(path: str | os.PathLike[str]) -> TrainingOptions:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise OptionError(f"cannot read {path} as a config file: {error}") from error
-    data, infill = table.get("data"), table.get("infill")
-    if isinstance(data, dict) and isinstance(data.get("path"), str):
-        data["path"] = os.fspath(Path(path).parent / data["path"])
-    if isinstance(infill, str) and infill.endswith(NETWORK_SUFFIXES):
-        table["infill"] = os.fspath(Path(path).parent / infill)
     try:
-        return options_from_table(table)
+        return with_absolute_paths(options_from_table(table), Path(path).parent)
     except OptionError as error:
         raise OptionError(f"{path}: {error}") from error
+
+
+def with_absolute_paths(options: TrainingOptions, folder: Path) -> TrainingOptions:
+    """Return options whose relative paths are taken from a folder.
+
+    A run writes its options into another folder than the one they were read from.
+    """
+    infill = options.infill
+    if infill.endswith(NETWORK_SUFFIXES):
+        infill = os.path.abspath(folder / infill)
+    data = dataclasses.replace(options.data, path=os.path.abspath(folder / options.data.path))
+    return dataclasses.replace(options, data=data, infill=infill)
 
 
 def write_options(options: TrainingOptions, path: Path) -> None:

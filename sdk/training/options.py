@@ -5,11 +5,10 @@ Types and ranges are checked by pydantic when an object is made.
 
 from __future__ import annotations
 
-import os
 from dataclasses import field
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 # Defaults are validated so that 0 becomes 0.0, as it is once read from a file.
@@ -24,15 +23,6 @@ Variant = Literal["paper", "released"]
 
 NETWORK_SUFFIXES: Final = (".onnx", ".pt", ".ts")
 """What the files of inpainting networks end in."""
-
-
-def _absolute_network(infill: str) -> str:
-    return os.path.abspath(infill) if infill.endswith(NETWORK_SUFFIXES) else infill
-
-
-# Absolute, as a run writes its options into another folder than the one they were read from.
-PathText = Annotated[str, AfterValidator(os.path.abspath)]
-Infill = Annotated[str, AfterValidator(_absolute_network)]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -136,7 +126,7 @@ class CriticOptions:
 class DataOptions:
     """The photos to train on."""
 
-    path: PathText
+    path: str
     """A folder with one folder per class, a CSV file, or an ImageNet folder (`layout`)."""
     layout: Literal["folders", "csv", "imagenet"] = "folders"
     labels: Literal["given", "predicted"] = "given"
@@ -191,7 +181,7 @@ class TrainingOptions:
     masker: MaskerOptions = field(default_factory=MaskerOptions)
     objective: ObjectiveOptions
     critics: CriticOptions = field(default_factory=CriticOptions)
-    infill: Infill = "mean"
+    infill: str = "mean"
     """What stands where a picture is masked: "mean" colour, "black", "blur", "telea", or the path
     of an inpainting network (.onnx or TorchScript .pt)."""
     optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)

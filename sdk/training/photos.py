@@ -57,7 +57,7 @@ def find_photos(options: DataOptions, *, classes: int, seed: int) -> Photos:
         found = list(_listed(root, labelled=labelled))
     else:
         folder = root / "train" if options.layout == "imagenet" else root
-        found = list(_in_folders(folder, labelled=labelled))
+        found = _in_folders(folder, classes=classes if labelled else None)
     for photo in found:
         if labelled and not 0 <= photo.label < classes:
             raise DataError(
@@ -69,12 +69,14 @@ def find_photos(options: DataOptions, *, classes: int, seed: int) -> Photos:
     return _split(_drawn(found, options, seed), options.held_out, seed)
 
 
-def _in_folders(root: Path, *, labelled: bool) -> Iterator[Photo]:
+def _in_folders(root: Path, *, classes: int | None) -> list[Photo]:
+    """List the photos of a folder per class; `classes` is None where labels are not needed."""
     if not root.is_dir():
         raise DataError(f"{root} is no folder, expected one with a folder per class")
     folders = sorted(path for path in root.iterdir() if path.is_dir())
-    if not folders and not labelled:
-        yield from (Photo(file, 0) for file in sorted(root.iterdir()) if _is_photo(file))
+    if not folders and classes is None:
+        return [Photo(file, 0) for file in sorted(root.iterdir()) if _is_photo(file)]
+    photos: list[Photo] = []
     numbered = all(folder.name.isdecimal() for folder in folders)
     for index, folder in enumerate(folders):
         files = sorted(filter(_is_photo, folder.rglob("*")))
@@ -83,7 +85,13 @@ def _in_folders(root: Path, *, labelled: bool) -> Iterator[Photo]:
                 f"the class folder {folder} holds no photos ({', '.join(SUFFIXES)}): "
                 "fill or remove it"
             )
-        yield from (Photo(file, int(folder.name) if numbered else index) for file in files)
+        photos.extend(Photo(file, int(folder.name) if numbered else index) for file in files)
+    if classes is not None and not numbered and len(folders) != classes:
+        raise DataError(
+            f"{root} has {len(folders)} class folders, but the classifier has {classes} classes: "
+            "give each folder the number of its class as its name, or list the photos in a CSV file"
+        )
+    return photos
 
 
 def _is_photo(path: Path) -> bool:

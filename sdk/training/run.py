@@ -28,7 +28,7 @@ from klieg.export.sources import Source, open_source
 from klieg.export.weights import weights_sha256
 from klieg.training.batches import Batch, Schedule, derived_seed, readable, training_batches
 from klieg.training.checkpoint import Checkpoints, RunState
-from klieg.training.configuration import table_of, write_options
+from klieg.training.configuration import table_of, with_absolute_paths, write_options
 from klieg.training.critics import Critics
 from klieg.training.infilling import open_infiller
 from klieg.training.log import Log
@@ -79,6 +79,7 @@ def train(
     """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    options = with_absolute_paths(options, Path())
     source = _source(options, classifier)
     fabric = Fabric(accelerator=accelerator, devices=devices, precision=options.optimiser.precision)
     fabric.launch()
@@ -88,7 +89,8 @@ def train(
 def is_finished(options: TrainingOptions, folder: Path) -> bool:
     """Return whether the folder holds the masker of just this run."""
     path = folder / MASKER
-    return path.exists() and table_of(load_masker(path).options) == table_of(options)
+    wanted = table_of(with_absolute_paths(options, Path()))
+    return path.exists() and table_of(load_masker(path).options) == wanted
 
 
 def _source(options: TrainingOptions, classifier: nn.Module | None) -> Source:

@@ -8,7 +8,13 @@ import pytest
 
 from klieg.errors import OptionError
 from klieg.training import read_options
-from klieg.training.configuration import merged, options_from_table, table_of, write_options
+from klieg.training.configuration import (
+    merged,
+    options_from_table,
+    table_of,
+    with_absolute_paths,
+    write_options,
+)
 from klieg.training.options import (
     CriticOptions,
     DataOptions,
@@ -98,7 +104,8 @@ def test_relative_paths_of_python_are_taken_from_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = options_from_table(changed("data.path", "photos"))
+    given = options_from_table(changed("data.path", "photos"))
+    options = with_absolute_paths(given, Path())  # as a run does
     assert options.data.path == str(tmp_path / "photos")
     assert options.infill == "mean"
 

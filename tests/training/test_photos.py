@@ -22,8 +22,8 @@ def folders(root: Path, *names: str, each: int = 2) -> Path:
     return root
 
 
-def found(path: Path, *, seed: int = 0, **options: Any) -> Photos:
-    return find_photos(DataOptions(path=str(path), **options), classes=5, seed=seed)
+def found(path: Path, *, seed: int = 0, of: int = 5, **options: Any) -> Photos:
+    return find_photos(DataOptions(path=str(path), **options), classes=of, seed=seed)
 
 
 def labels(photos: Photos) -> dict[str, int]:
@@ -43,7 +43,7 @@ def test_folders_are_numbered_in_the_order_of_their_names(tmp_path: Path) -> Non
     write_photo(root / "bee" / "deeper" / "x.jpg", PIXELS)
     (root / "bee" / "notes.txt").write_text("no photo")
     (root / "readme.txt").write_text("no folder")
-    photos = found(root)
+    photos = found(root, of=3)
     assert labels(photos) == {"ant": 0, "bee": 1, "deeper": 1, "cat": 2}
     assert len(photos.training) == 7
     assert photos.held_out == ()
@@ -53,13 +53,13 @@ def test_numbers_as_names_are_labels(tmp_path: Path) -> None:
     assert labels(found(folders(tmp_path, "3", "0", "001"))) == {"0": 0, "001": 1, "3": 3}
     (tmp_path / "other").mkdir()
     write_photo(tmp_path / "other" / "0.png", PIXELS)
-    assert labels(found(tmp_path)) == {"0": 0, "001": 1, "3": 2, "other": 3}
+    assert labels(found(tmp_path, of=4)) == {"0": 0, "001": 1, "3": 2, "other": 3}
 
 
 def test_imagenet(tmp_path: Path) -> None:
     folders(tmp_path / "val", "n3")
     folders(tmp_path / "train", "n1", "n2")
-    assert labels(found(tmp_path, layout="imagenet")) == {"n1": 0, "n2": 1}
+    assert labels(found(tmp_path, of=2, layout="imagenet")) == {"n1": 0, "n2": 1}
 
 
 @pytest.mark.parametrize("images", [True, False])
@@ -75,7 +75,7 @@ def test_tables(tmp_path: Path, columns: str, images: bool) -> None:
 
 def test_few_shots_depend_on_the_seed_alone(tmp_path: Path) -> None:
     root = folders(tmp_path, "a", "b", "c", "d", each=6)
-    options = {"classes": 3, "per_class": 2}
+    options = {"classes": 3, "per_class": 2, "of": 4}
     drawn = found(root, **options)
     assert found(root, **options) == drawn
     assert sorted(Counter(photo.label for photo in drawn.training).values()) == [2, 2, 2]
@@ -88,11 +88,11 @@ def test_few_shots_depend_on_the_seed_alone(tmp_path: Path) -> None:
 
 def test_held_out_photos_are_not_trained_on(tmp_path: Path) -> None:
     root = folders(tmp_path, "a", "b", each=10)
-    photos = found(root, held_out=0.3)
+    photos = found(root, of=2, held_out=0.3)
     assert len(photos.held_out) == 6
     assert len({*photos.held_out, *photos.training}) == 20
-    assert photos == found(root, held_out=0.3)
-    assert photos.held_out != found(root, held_out=0.3, seed=1).held_out
+    assert photos == found(root, of=2, held_out=0.3)
+    assert photos.held_out != found(root, of=2, held_out=0.3, seed=1).held_out
 
 
 def test_predicted_labels_need_none(tmp_path: Path) -> None:
@@ -122,11 +122,16 @@ def test_nothing_to_train_on(tmp_path: Path) -> None:
 def test_too_few(tmp_path: Path) -> None:
     root = folders(tmp_path, "a", "b")
     with pytest.raises(DataError, match=r"data.classes is 3, but there are 2"):
-        found(root, classes=3)
+        found(root, of=2, classes=3)
     with pytest.raises(DataError, match=r"data.per_class is 3, but class 0 has 2 photos"):
-        found(root, per_class=3)
+        found(root, of=2, per_class=3)
     with pytest.raises(DataError, match="1 photos are left to train on"):
-        found(root, held_out=0.75)
+        found(root, of=2, held_out=0.75)
+
+
+def test_named_folders_of_some_classes_only(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has 2 class folders, .* 5 classes: give each folder"):
+        found(folders(tmp_path, "cat", "dog"))
 
 
 def test_labels_out_of_range(tmp_path: Path) -> None:
