@@ -8,12 +8,13 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 .DEFAULT_GOAL := demo
 
 demo: install demo/efficientnet-lite0.onnx demo/photos
-	$(BIN)/klieg explain demo/efficientnet-lite0.onnx demo/photos -o demo/pictures
+	$(BIN)/klieg explain demo/efficientnet-lite0.onnx demo/photos -o demo/pictures \
+		--method cameras --method casm
 	@echo
 	@echo "The pictures: $$(ls demo/pictures/*.png | tr '\n' ' ')"
 
 demo/efficientnet-lite0.onnx: | install
-	$(BIN)/klieg export efficientnet-lite0 -o $@
+	$(BIN)/klieg export --masker simplified-ca -o $@
 
 demo/photos: | install
 	$(BIN)/python samples/sample_photos.py $@

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-WORKBENCH = ("torch", "onnx", "onnx_ir", "onnxscript", "torchvision", "skimage", "scipy", "PIL")
+WORKBENCH = (
+    "torch", "onnx", "onnx_ir", "onnxscript", "torchvision", "skimage", "scipy", "PIL",
+    "lightning_fabric", "pydantic", "safetensors",
+)  # fmt: skip
 
 EXPLAIN = """
 import sys

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import klieg
 import klieg.errors
+import klieg.evaluation
 import klieg.export
 import klieg.export.autodiff
+import klieg.training
 from klieg.errors import KliegError
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +24,15 @@ def test_facade() -> None:
     ]  # fmt: skip
     assert klieg.export.__all__ == ["ExportReport", "export_classifier"]
     assert klieg.export.autodiff.__all__ == ["add_gradient"]
-    for module in (klieg, klieg.export, klieg.export.autodiff):
+    assert klieg.training.__all__ == [
+        "TrainedMasker", "TrainingOptions", "load_masker", "options_from_table", "read_options",
+        "run_sweep", "train",
+    ]  # fmt: skip
+    assert klieg.evaluation.__all__ == [
+        "PixelPrecision", "localisation_error", "saliency_metric",
+    ]  # fmt: skip
+    modules = (klieg, klieg.export, klieg.export.autodiff, klieg.training, klieg.evaluation)
+    for module in modules:
         for name in module.__all__:
             assert inspect.getdoc(getattr(module, name)), f"{module.__name__}.{name}"
 
@@ -35,6 +45,8 @@ def test_options_are_keyword_only() -> None:
         (klieg.class_model, ["explainer", "target"]),
         (klieg.export.export_classifier, ["model", "output"]),
         (klieg.export.autodiff.add_gradient, ["model"]),
+        (klieg.training.train, ["options", "folder"]),
+        (klieg.training.run_sweep, ["options", "sweep", "folder"]),
     ):
         parameters = inspect.signature(function).parameters.values()
         got = [p.name for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from klieg.evaluation import saliency_metric
 from klieg.regions import binarise, bounding_boxes
 from klieg.training.batches import centre_crop
 from klieg.training.critics import logits_of
@@ -24,8 +25,8 @@ from klieg.training.photos import Photo
 from klieg.training.taps import TappedClassifier
 
 BATCH: Final = 16
-SMALLEST_AREA: Final = 0.05
 LEAST_PROBABILITY: Final = 1e-6
+"""One photo of a probability of 0 must not make the mean infinite."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Scores:
     box_area: float
     """Area of the tight box round the largest part of the mask above its mean, 0..1."""
     saliency_metric: float
-    """ln max(box area, 0.05) - ln p(label | box enlarged to the image); lower is better."""
+    """Of the box, with p(label | box enlarged to the image); see `klieg.evaluation`."""
 
 
 def validate(
@@ -97,7 +98,7 @@ def _scores_of(
     chances = logits_of(original, normalise(cut.float() / 255)).softmax(dim=1)
     chance = chances.gather(1, labels[:, None])[:, 0].cpu().numpy()
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / size**2
-    metric = np.log(np.maximum(area, SMALLEST_AREA)) - np.log(np.maximum(chance, LEAST_PROBABILITY))
+    metric = saliency_metric(area, np.maximum(chance, LEAST_PROBABILITY))
     return np.stack([mask.mean(dim=(1, 2, 3)).cpu().numpy(), *right, area, metric])
 
 
