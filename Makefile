@@ -11,7 +11,7 @@ demo: install demo/efficientnet-lite0.onnx demo/photos
 	$(BIN)/klieg explain demo/efficientnet-lite0.onnx demo/photos -o demo/pictures \
 		--method cameras --method casm
 	@echo
-	@echo "The pictures: $$(ls demo/pictures/*.png | tr '\n' ' ')"
+	@echo "The pictures: $$(ls demo/pictures/*.png | grep -v -e -cameras -e -casm | tr '\n' ' ')"
 
 demo/efficientnet-lite0.onnx: | install
 	$(BIN)/klieg export --masker simplified-ca -o $@
