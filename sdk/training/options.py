@@ -32,7 +32,8 @@ class MaskerOptions:
     decoder: Literal["casm", "simplified"] = "simplified"
     """What taps are chosen where none are named: five, the first one raw, or the last two."""
     taps: tuple[str, ...] = ()
-    """Layers of the classifier: module paths, or node names of torchvision's feature extractor."""
+    """Layers of the classifier: module paths, or the node names of torchvision's feature
+    extractor for the last calls of modules."""
     raw_first: bool = False
     """True to let the first tap enter without a convolution of its own."""
     channels: Count = 64

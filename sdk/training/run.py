@@ -38,7 +38,7 @@ from klieg.training.options import TrainingOptions
 from klieg.training.photos import Photos, find_photos
 from klieg.training.pictures import EXAMPLES, save_examples
 from klieg.training.step import Step, compute_step
-from klieg.training.taps import TappedClassifier, default_taps
+from klieg.training.taps import TappedClassifier, default_taps, module_paths
 from klieg.training.trained_masker import TrainedMasker, load_masker
 from klieg.training.validation import validate
 
@@ -120,7 +120,7 @@ class _Run:
         self.source = source
         self.classifier = source.model
         size, channels = options.data.image_size, len(source.mean)
-        taps = options.masker.taps or default_taps(
+        taps = module_paths(self.classifier, options.masker.taps) or default_taps(
             self.classifier, options.masker.decoder, size=source.input_size, channels=channels
         )
         self.critics = Critics(self.classifier, options.critics, taps)

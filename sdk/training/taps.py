@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,7 @@ class TappedClassifier(nn.Module):
         Args:
             classifier: Maps images [B, C, H, W] to logits [B, classes]; its activations stop
                 working in place.
-            taps: Module paths ("layer4.1"), of which the last call counts, or names of nodes as
-                `torchvision.models.feature_extraction` gives them ("layer4.1.relu_1").
+            taps: Module paths ("layer4.1"), of which the last call counts.
 
         Raises:
             TrainingError: there is no such layer.
@@ -35,15 +35,14 @@ class TappedClassifier(nn.Module):
             # What follows a tap would otherwise change what it returned.
             if getattr(part, "inplace", False) is True:
                 part.inplace = False  # type: ignore[assignment]
-        modules = dict(classifier.named_modules())
-        self._hooked = all(tap and tap in modules for tap in taps)
-        self.classifier = classifier if self._hooked else _extractor(classifier, self.taps)
+        known = _paths(classifier)
+        for tap in self.taps:
+            if tap not in known:
+                raise TrainingError(_missing(tap, known))
+        self.classifier = classifier
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return logits [B, classes] and one activation [B, k, h, w] per tap."""
-        if not self._hooked:
-            found = self.classifier(images)
-            return found[_LOGITS], [found[tap] for tap in self.taps]
         seen: dict[str, Tensor] = {}
 
         def keep(tap: str) -> Any:
@@ -64,7 +63,41 @@ class TappedClassifier(nn.Module):
         return logits, [_checked(tap, seen.get(tap)) for tap in self.taps]
 
 
-_LOGITS = "logits"
+def module_paths(classifier: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the modules that layers are named after.
+
+    Args:
+        classifier: What the names are about.
+        names: Module paths, which timm's feature names are too, or names of nodes as
+            `torchvision.models.feature_extraction` gives them: "layer4.1.relu_1" is the second
+            call of the module "layer4.1.relu".
+
+    Raises:
+        TrainingError: there is no such layer, or it is not the last call of a module, so that a
+            masker that reads it could not be exported.
+    """
+    known = _paths(classifier)
+    if set(names) <= set(known):
+        return tuple(names)
+    nodes = _nodes(classifier)
+    return tuple(name if name in known else _module_of(name, known, nodes) for name in names)
+
+
+def _module_of(name: str, known: Sequence[str], nodes: Sequence[str]) -> str:
+    if name not in nodes:
+        raise TrainingError(_missing(name, [*known, *nodes]))
+    path = _without_number(name)
+    calls = [node for node in nodes if _without_number(node) == path]
+    if path not in known or calls[-1] != name:
+        raise TrainingError(
+            f"layer {name!r} is not the last call of a module, which a masker that can be exported "
+            f"has to read: name a module such as {path.rpartition('.')[0] or known[-1]!r}"
+        )
+    return path
+
+
+def _without_number(node: str) -> str:
+    return re.sub(r"_\d+$", "", node)
 
 
 @dataclass(frozen=True)
@@ -132,27 +165,23 @@ def _layers(classifier: nn.Module, size: int, channels: int) -> list[_Layer]:
     return [_Layer(path, round(size / a.shape[2]), a.shape[1]) for path, a in seen.items()]
 
 
-def _extractor(classifier: nn.Module, taps: Sequence[str]) -> nn.Module:
-    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+def _paths(classifier: nn.Module) -> list[str]:
+    return [path for path, _ in classifier.named_modules() if path]
+
+
+def _nodes(classifier: nn.Module) -> list[str]:
+    """Return the names of the classifier's nodes in order, none if it cannot be traced."""
+    from torchvision.models.feature_extraction import get_graph_node_names
 
     try:
-        names = get_graph_node_names(classifier)[1]
-    except Exception as error:  # a module that cannot be traced fails in many ways
-        raise TrainingError(
-            _missing(classifier, taps, []) + f" (not traceable: {error})"
-        ) from error
-    modules = {path for path, _ in classifier.named_modules() if path}
-    if not set(taps) <= modules | set(names):
-        raise TrainingError(_missing(classifier, taps, names))
-    nodes = {tap: tap for tap in taps} | {names[-1]: _LOGITS}
-    extractor: nn.Module = create_feature_extractor(classifier, return_nodes=nodes)
-    return extractor
+        names: list[str] = get_graph_node_names(classifier)[1]
+    except (torch.fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError):
+        return []
+    return names
 
 
-def _missing(classifier: nn.Module, taps: Sequence[str], names: Sequence[str]) -> str:
-    known = [path for path, _ in classifier.named_modules() if path]
-    tap = next(tap for tap in taps if tap not in known and tap not in names)
-    near = difflib.get_close_matches(tap, [*known, *names], n=3) or known[-3:]
+def _missing(tap: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(tap, known, n=3) or known[-3:]
     return f"the classifier has no layer {tap!r}: did you mean one of {near}?"
 
 

@@ -66,40 +66,30 @@ def validate(
         reader: What the masker reads.
         masker: The head.
     """
-    with evaluating(original, reader, masker):
-        parts = [
-            _scores_of(batch, size, normalise, label, original, reader, masker)
-            for batch in (photos[i : i + BATCH] for i in range(0, len(photos), BATCH))
+
+    @torch.no_grad()
+    def scores_of(batch: Sequence[Photo]) -> np.ndarray:  # [scores, B]
+        crops = torch.stack([centre_crop(photo, size) for photo in batch])  # [B, 3, S, S] uint8
+        images = normalise(crops.float() / 255)
+        labels = label(images, torch.tensor([photo.label for photo in batch]))
+        mask = masker(reader(images)[1], (size, size)).float()
+        right = [
+            (logits_of(original, images * kept).argmax(dim=1) == labels).cpu().numpy()
+            for kept in (mask, 1 - mask)
         ]
+        boxes = bounding_boxes(binarise(mask[:, 0].cpu().numpy()))  # [B, 4]
+        boxes[boxes[:, 2] == 0] = (0, 0, size, size)  # no box: nothing is singled out
+        cut = torch.stack([_enlarged(crop, box) for crop, box in zip(crops, boxes, strict=True)])
+        chances = logits_of(original, normalise(cut.float() / 255)).softmax(dim=1)
+        chance = chances.gather(1, labels[:, None])[:, 0].cpu().numpy()
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / size**2
+        metric = saliency_metric(area, np.maximum(chance, LEAST_PROBABILITY))
+        return np.stack([mask.mean(dim=(1, 2, 3)).cpu().numpy(), *right, area, metric])
+
+    batches = (photos[start : start + BATCH] for start in range(0, len(photos), BATCH))
+    with evaluating(original, reader, masker):
+        parts = [scores_of(batch) for batch in batches]
     return Scores(*np.concatenate(parts, axis=1).mean(axis=1).tolist())
-
-
-@torch.no_grad()
-def _scores_of(
-    photos: Sequence[Photo],
-    size: int,
-    normalise: Callable[[Tensor], Tensor],
-    label: Callable[[Tensor, Tensor], Tensor],
-    original: nn.Module,
-    reader: TappedClassifier,
-    masker: nn.Module,
-) -> np.ndarray:  # [scores, B]
-    crops = torch.stack([centre_crop(photo, size) for photo in photos])  # [B, 3, S, S] uint8
-    images = normalise(crops.float() / 255)
-    labels = label(images, torch.tensor([photo.label for photo in photos]))
-    mask = masker(reader(images)[1], (size, size)).float()
-    right = [
-        (logits_of(original, images * kept).argmax(dim=1) == labels).cpu().numpy()
-        for kept in (mask, 1 - mask)
-    ]
-    boxes = bounding_boxes(binarise(mask[:, 0].cpu().numpy()))  # [B, 4]
-    boxes[boxes[:, 2] == 0] = (0, 0, size, size)  # no box: nothing is singled out
-    cut = torch.stack([_enlarged(crop, box) for crop, box in zip(crops, boxes, strict=True)])
-    chances = logits_of(original, normalise(cut.float() / 255)).softmax(dim=1)
-    chance = chances.gather(1, labels[:, None])[:, 0].cpu().numpy()
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / size**2
-    metric = saliency_metric(area, np.maximum(chance, LEAST_PROBABILITY))
-    return np.stack([mask.mean(dim=(1, 2, 3)).cpu().numpy(), *right, area, metric])
 
 
 def _enlarged(crop: Tensor, box: np.ndarray) -> Tensor:

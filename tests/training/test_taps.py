@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from klieg.errors import TrainingError
-from klieg.training.taps import TappedClassifier, default_taps
+from klieg.training.taps import TappedClassifier, default_taps, module_paths
 from small_net import SmallNet, lively_net
 
 
@@ -68,10 +68,10 @@ def test_module_paths(resnet: nn.Module, path: str) -> None:
 
 def test_names_of_torchvision(resnet: nn.Module) -> None:
     # The last thing that a block does is its second relu; a module in the list is its last node.
-    tapped = TappedClassifier(resnet, ["layer3.0.relu_1", "layer4.1.relu_1", "layer2", "maxpool"])
-    logits, found = tapped(images())
-    # The traced module computes the same steps in the same order.
-    torch.testing.assert_close(logits, resnet(images()), rtol=0, atol=0)
+    names = ["layer3.0.relu_1", "layer4.1.relu_1", "layer2", "maxpool"]
+    taps = module_paths(resnet, names)
+    assert taps == ("layer3.0.relu", "layer4.1.relu", "layer2", "maxpool")
+    _, found = TappedClassifier(resnet, taps)(images())
     for path, activation in zip(["layer3.0", "layer4.1", "layer2", "maxpool"], found, strict=True):
         torch.testing.assert_close(activation, hooked(resnet, path, images()), rtol=0, atol=0)
 
@@ -138,17 +138,29 @@ class Untraceable(nn.Module):
     [
         (lively_net(), "featurs", r"no layer 'featurs': did you mean .*'features'"),
         (lively_net(), "", r"no layer ''"),
-        (Untraceable(), "cov", r"no layer 'cov': did you mean .*'conv'.*not traceable"),
+        (Untraceable(), "cov", r"no layer 'cov': did you mean .*'conv'"),
     ],
 )
 def test_missing_layers(net: nn.Module, tap: str, message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        module_paths(net, [tap])
     with pytest.raises(TrainingError, match=message):
         TappedClassifier(net, [tap])
 
 
 def test_missing_nodes(resnet: nn.Module) -> None:
     with pytest.raises(TrainingError, match=r"'layer4.1.relu_2'.*'layer4.1.relu_1'"):
-        TappedClassifier(resnet, ["layer4", "layer4.1.relu_2"])
+        module_paths(resnet, ["layer4", "layer4.1.relu_2"])
+
+
+@pytest.mark.parametrize("node", ["layer4.1.add", "layer4.1.relu"])
+def test_nodes_that_are_no_last_call(resnet: nn.Module, node: str) -> None:
+    names = ["layer4.1.relu_1", node]
+    if node.endswith("relu"):  # the path of the module, whose last call counts
+        assert module_paths(resnet, names) == ("layer4.1.relu", "layer4.1.relu")
+    else:
+        with pytest.raises(TrainingError, match=r"'layer4.1.add' is not the last .*'layer4.1'"):
+            module_paths(resnet, names)
 
 
 @pytest.mark.parametrize("path", ["head", "unused"])
