@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from klieg.errors import DivergedError, OptionError
+from klieg.errors import CheckpointError, DivergedError, OptionError
 from klieg.export.sources import Source, open_source
 from klieg.export.weights import weights_sha256
 from klieg.training.batches import Batch, Schedule, derived_seed, readable, training_batches
@@ -83,7 +83,12 @@ def train(
     source = _source(options, classifier)
     fabric = Fabric(accelerator=accelerator, devices=devices, precision=options.optimiser.precision)
     fabric.launch()
-    return _Run(options, Path(folder), source, fabric).finish(progress=progress)
+    try:
+        return _Run(options, Path(folder), source, fabric).finish(progress=progress)
+    except OSError as error:  # a full disk shows itself wherever something is written
+        raise CheckpointError(
+            f"the run in {folder} cannot go on: {error}; checkpoints that it has written are intact"
+        ) from error
 
 
 def is_finished(options: TrainingOptions, folder: Path) -> bool:
@@ -116,6 +121,11 @@ class _Run:
     ) -> None:
         if not isinstance(source.model, nn.Module):
             raise OptionError("an ONNX file cannot be trained on: expected a torch module")
+        if options.optimiser.batch_size < 2 * fabric.world_size:
+            raise OptionError(
+                f"optimiser.batch_size is {options.optimiser.batch_size} for {fabric.world_size} "
+                "processes, expected at least 2 photos for each"
+            )
         self.options, self.folder, self.fabric = options, folder, fabric
         self.source = source
         self.classifier = source.model

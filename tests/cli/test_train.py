@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +85,21 @@ def test_another_classifier_is_refused(config: Path, tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "trained for a classifier with the digest" in done.output
     assert not (tmp_path / "e.onnx").exists()
+
+
+def test_two_processes_share_the_batches(config: Path, tmp_path: Path) -> None:
+    options = toy_options(tmp_path / "photos", optimiser={"batch_size": 8})
+    config = write_config(tmp_path / "two.toml", table_of(options))
+    call = [Path(sys.executable).with_name("klieg"), "train", config, "-o", tmp_path / "run"]
+    done = subprocess.run(
+        [*map(str, call), "--accelerator", "cpu", "--devices", "2"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    steps = (tmp_path / "run" / "log.csv").read_text().splitlines()
+    assert len(steps) == 1 + 4
+    assert load_masker(tmp_path / "run" / "masker.safetensors").masker.taps
 
 
 def test_sweep(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
