@@ -39,7 +39,7 @@ from klieg.training.photos import Photos, find_photos
 from klieg.training.pictures import EXAMPLES, save_examples
 from klieg.training.step import Step, compute_step
 from klieg.training.taps import TappedClassifier, default_taps, module_paths
-from klieg.training.trained_masker import TrainedMasker, load_masker
+from klieg.training.trained_masker import TrainedMasker
 from klieg.training.validation import validate
 
 CONFIG: Final = "config.toml"
@@ -77,25 +77,20 @@ def train(
         DivergedError: a term of the loss became NaN; the last good checkpoint stays.
         CheckpointError: the folder is of another run, or the disk is full.
     """
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     options = with_absolute_paths(options, Path())
     source = _source(options, classifier)
     fabric = Fabric(accelerator=accelerator, devices=devices, precision=options.optimiser.precision)
     fabric.launch()
+    threads = torch.get_num_threads()
     try:
+        torch.set_num_threads(options.threads or threads)
         return _Run(options, Path(folder), source, fabric).finish(progress=progress)
     except OSError as error:  # a full disk shows itself wherever something is written
         raise CheckpointError(
             f"the run in {folder} cannot go on: {error}; checkpoints that it has written are intact"
         ) from error
-
-
-def is_finished(options: TrainingOptions, folder: Path) -> bool:
-    """Return whether the folder holds the masker of just this run."""
-    path = folder / MASKER
-    wanted = table_of(with_absolute_paths(options, Path()))
-    return path.exists() and table_of(load_masker(path).options) == wanted
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _source(options: TrainingOptions, classifier: nn.Module | None) -> Source:

@@ -11,9 +11,15 @@ from typing import Final
 
 from klieg.atomic import atomic_path
 from klieg.errors import OptionError
-from klieg.training.configuration import merged, options_from_table, table_of
+from klieg.training.configuration import (
+    merged,
+    options_from_table,
+    table_of,
+    with_absolute_paths,
+)
 from klieg.training.options import TrainingOptions
-from klieg.training.run import SCORES, is_finished, train
+from klieg.training.run import MASKER, SCORES, train
+from klieg.training.trained_masker import load_masker
 
 RESULTS: Final = "results.csv"
 Row = dict[str, str]
@@ -73,11 +79,18 @@ def run_sweep(
     """
     root, rows = Path(folder), []
     for name, run in read_sweep(options, sweep).items():
-        if not is_finished(run, root / name):
+        if not _is_finished(run, root / name):
             train(run, root / name, accelerator=accelerator, devices=devices, progress=progress)
         rows.append({"run": name, **_last_scores(root / name / SCORES)})
         _write(root / RESULTS, rows)
         yield rows[-1]
+
+
+def _is_finished(options: TrainingOptions, folder: Path) -> bool:
+    """Return whether the folder holds the masker of just this run."""
+    path = folder / MASKER
+    wanted = table_of(with_absolute_paths(options, Path()))
+    return path.exists() and table_of(load_masker(path).options) == wanted
 
 
 def _last_scores(path: Path) -> Row:

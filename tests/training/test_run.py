@@ -195,6 +195,12 @@ def test_taps_may_be_nodes(squares: Path, tmp_path: Path) -> None:
     assert (trained.masker.taps, trained.masker.widths) == (("first", "act"), (6, 8))
 
 
+def test_the_number_of_threads_is_restored(squares: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    toy_run(toy_options(squares, threads=1), tmp_path)
+    assert torch.get_num_threads() == 2
+
+
 def test_learning_rates_follow_the_step(
     squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
