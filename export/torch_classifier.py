@@ -18,17 +18,17 @@ from klieg.errors import ExportError
 from klieg.export.feature_maps import FeatureMap, feature_map
 from klieg.export.onnx_classifier import EXPECTED, larger_size
 from klieg.export.parity_inputs import random_images
-from klieg.export.torch_masker import MaskHead, TorchMasker, TraceableEnlargement
+from klieg.export.torch_masker import MaskHead, TorchMasker, traceable_enlargement
 from klieg.export.torch_tap import (
     CallRecorder,
     CallTap,
     ModuleTap,
     Tap,
-    TraceablePools,
     check_path,
     logits_of,
     plain_attention,
     run_tapped,
+    traceable_pools,
 )
 from klieg.export.weights import weights_sha256
 
@@ -246,11 +246,11 @@ class _Traced(torch.nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         taps = [] if self.masker is None else self.masker.taps
-        with TraceablePools():
+        with traceable_pools():
             logits, (layer, *tapped) = run_tapped(self.module, [self.tap, *taps], images)
             if self.masker is None:
                 return logits, layer
-            with TraceableEnlargement():
+            with traceable_enlargement():
                 return logits, layer, self.masker(tapped, images)
 
 

@@ -7,15 +7,14 @@ image, whatever the class.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 import torch
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from klieg.errors import ExportError, OptionError
-from klieg.export.torch_tap import ModuleTap, check_path, run_tapped
+from klieg.export.torch_tap import ModuleTap, Replacing, check_path, run_tapped
 
 Tensor = torch.Tensor
 
@@ -102,25 +101,13 @@ class TorchMasker(torch.nn.Module):
             )
 
 
-class TraceableEnlargement(TorchFunctionMode):
-    """Writes enlargement to the nearest cell as gathers of torch's own indices.
+def traceable_enlargement() -> Replacing:
+    """Write enlargement to the nearest cell as gathers of torch's own indices.
 
     Engines compute the place of a cell in other steps, and at sizes such as 2 to 82 round it to
     another cell.
     """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Call the function, or its replacement."""
-        kwargs = kwargs or {}
-        if func is functional.interpolate:
-            return _interpolate(*args, **kwargs)
-        return func(*args, **kwargs)
+    return Replacing(functional.interpolate, _interpolate)
 
 
 def _interpolate(

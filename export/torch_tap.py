@@ -143,12 +143,12 @@ class CallRecorder(TorchFunctionMode):
         return output
 
 
-class TraceablePools(TorchFunctionMode):
-    """Writes adaptive average pools as two matrix products, which exist for images of any size.
+class Replacing(TorchFunctionMode):
+    """Calls another function wherever a module calls one of torch's."""
 
-    Cell i of n pools pixels floor(i size / n) to ceil((i + 1) size / n); the tracer has no form of
-    that for a size it does not know.
-    """
+    def __init__(self, function: Callable[..., Any], replacement: Callable[..., Any]) -> None:
+        super().__init__()
+        self._function, self._replacement = function, replacement
 
     def __torch_function__(
         self,
@@ -158,10 +158,17 @@ class TraceablePools(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call the function, or its replacement."""
-        kwargs = kwargs or {}
-        if func is functional.adaptive_avg_pool2d:
-            return _adaptive_average(*args, **kwargs)
-        return func(*args, **kwargs)
+        wanted = self._replacement if func is self._function else func
+        return wanted(*args, **(kwargs or {}))
+
+
+def traceable_pools() -> Replacing:
+    """Write adaptive average pools as two matrix products, which exist for images of any size.
+
+    Cell i of n pools pixels floor(i size / n) to ceil((i + 1) size / n); the tracer has no form of
+    that for a size it does not know.
+    """
+    return Replacing(functional.adaptive_avg_pool2d, _adaptive_average)
 
 
 def _adaptive_average(input: Tensor, output_size: Any) -> Tensor:  # noqa: A002 (torch's name)

@@ -103,8 +103,7 @@ def _without_number(node: str) -> str:
 @dataclass(frozen=True)
 class _Layer:
     path: str
-    stride: float
-    channels: int
+    stride: int
 
 
 def default_taps(
@@ -162,7 +161,7 @@ def _layers(classifier: nn.Module, size: int, channels: int) -> list[_Layer]:
     finally:
         for handle in handles:
             handle.remove()
-    return [_Layer(path, round(size / a.shape[2]), a.shape[1]) for path, a in seen.items()]
+    return [_Layer(path, round(size / a.shape[2])) for path, a in seen.items()]
 
 
 def _paths(classifier: nn.Module) -> list[str]:

@@ -97,7 +97,7 @@ def test_nearest_cell_is_torchs_at_every_size(cells: tuple[int, int]) -> None:
     source = torch.arange(float(np.prod(cells))).view(1, 1, *cells)
     for side in (*range(1, 130), 164, 188, 246, 924):
         plain = nn.functional.interpolate(source, size=(side, 2 * side), mode="nearest")
-        with torch_classifier.TraceableEnlargement():
+        with torch_classifier.traceable_enlargement():
             ours = nn.functional.interpolate(source, size=(side, 2 * side), mode="nearest")
         assert torch.equal(plain, ours)
 
