@@ -38,7 +38,7 @@ install: .venv/installed
 	@echo "setting up .venv (a few minutes, about 6 GB: torch brings CUDA along)"
 	$(PYTHON) -m venv .venv
 	$(INSTALL) pip
-	$(INSTALL) --editable '.[cpu,export,train,demo]' --group dev
+	$(INSTALL) --editable '.[cpu,export,train,eval,demo]' --group dev
 	@touch $@
 
 clean:

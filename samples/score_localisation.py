@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 
 from klieg import Explainer, Explanation
-from klieg.evaluation.localisation import localisation_error
-from klieg.evaluation.pixel_precision import PixelPrecision
+from klieg.evaluation.metrics.localisation import localisation_error
+from klieg.evaluation.metrics.pixel_precision import PixelPrecision
 from klieg.regions import bounding_boxes
 
 

@@ -15,6 +15,7 @@ KliegError
 |   |-- DataError                 photos or labels to train on
 |   |-- DivergedError             a term of the loss became NaN or infinite
 |   `-- CheckpointError           a checkpoint or a masker file: damaged, of another run, disk full
+|-- EvaluationError               an evaluation cannot be done or continued
 `-- ExportError                   a classifier that cannot become an explainer
     |-- GradientError             the graph cannot be differentiated as asked
     |   `-- UnsupportedOperatorError   an operator on the path has no rule
@@ -82,6 +83,10 @@ class DivergedError(TrainingError):
 
 class CheckpointError(TrainingError):
     """A checkpoint or masker file is damaged, belongs to something else, or cannot be written."""
+
+
+class EvaluationError(KliegError):
+    """An evaluation cannot be done as asked, or continued in that folder."""
 
 
 class ExportError(KliegError):

@@ -92,6 +92,16 @@ class Explainer:
         return self._classes
 
     @property
+    def channels(self) -> int:
+        """Number of channels of the model's images."""
+        return self._channels
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """What computes: klieg, the engine, the digest of the explainer file."""
+        return self._versions
+
+    @property
     def outputs(self) -> frozenset[str]:
         """What the explainer file computes."""
         return self._outputs
@@ -127,7 +137,7 @@ class Explainer:
                 "normgrad", "linear_approx", and "cam" where pool and linear layer follow.
                 From a file exported for them: "saliency", "gradient_x_input", "smoothgrad",
                 "integrated_gradients", "guided_backprop", "deconvnet", "excitation_backprop",
-                "contrastive_excitation".
+                "contrastive_excitation", and by hundreds of passes "meaningful", "extremal".
                 From any file, by thousands of passes: "rise".
                 From a file with a masking model: "casm", one mask whatever the class.
             target: The class to explain: a number, a name, None for the predicted one, or a list
@@ -139,7 +149,8 @@ class Explainer:
                 "stretch" it.
             batch_size: Number of images that are in memory with all their activations at once.
             **options: Numbers that the method takes: "smoothgrad" samples (25), noise (0.15 of the
-                image's range) and seed (0); "integrated_gradients" steps (32); "rise" masks
+                image's range) and seed (0); "integrated_gradients" steps (32); "meaningful" and
+                "extremal" steps (100) and cells (28 along each side of a mask); "rise" masks
                 (2000), cells (7 along each side), visible (0.5 of them) and seed (0).
 
         Returns:

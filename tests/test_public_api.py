@@ -29,7 +29,8 @@ def test_facade() -> None:
         "run_sweep", "train",
     ]  # fmt: skip
     assert klieg.evaluation.__all__ == [
-        "PixelPrecision", "localisation_error", "saliency_metric",
+        "ClassFinder", "Dataset", "EvaluationOptions", "PixelPrecision", "Score", "Summary",
+        "evaluate", "localisation_error", "open_dataset", "saliency_metric",
     ]  # fmt: skip
     modules = (klieg, klieg.export, klieg.export.autodiff, klieg.training, klieg.evaluation)
     for module in modules:
@@ -47,6 +48,7 @@ def test_options_are_keyword_only() -> None:
         (klieg.export.autodiff.add_gradient, ["model"]),
         (klieg.training.train, ["options", "folder"]),
         (klieg.training.run_sweep, ["options", "sweep", "folder"]),
+        (klieg.evaluation.evaluate, ["explainer", "dataset", "folder"]),
     ):
         parameters = inspect.signature(function).parameters.values()
         got = [p.name for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]

@@ -25,7 +25,9 @@ def batch() -> Batch:
 
 
 def explain(method: str, backend: TorchBackend, question: Batch) -> Any:
-    options = checked_options(method, {"masks": 20} if method == "rise" else {})
+    # The search of "extremal" amplifies rounding step by step: see sdk/DESIGN.md.
+    given = {"rise": {"masks": 20}, "extremal": {"steps": 20}}.get(method, {})
+    options = checked_options(method, given)
     sizes = (32, 48, 64) if METHODS[method].multi_scale else (32,)
     return METHODS[method].function(backend.passes(), question, sizes, **options)
 

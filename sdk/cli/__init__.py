@@ -6,6 +6,7 @@ import click
 
 from klieg.cli.bench import bench
 from klieg.cli.doctor import doctor
+from klieg.cli.evaluate import evaluate
 from klieg.cli.explain import explain
 from klieg.cli.export import export
 from klieg.cli.inspect import inspect
@@ -22,5 +23,5 @@ def main() -> None:
     """
 
 
-for command in (export, explain, inspect, train, bench, doctor):
+for command in (export, explain, inspect, evaluate, train, bench, doctor):
     main.add_command(command)

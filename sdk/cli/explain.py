@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klieg.cli.failure import reported
-from klieg.cli.parameters import Assignment
+from klieg.cli.parameters import Assignment, Sizes
 from klieg.methods.table import METHODS
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
     help="Class to explain, number or name. Repeatable: every photo is explained for each. "
     "Default: the predicted class.",
 )
-@click.option("--scales", help="Image sizes of CAMERAS, such as 224,324,424.")
+@click.option("--scales", type=Sizes(), help="Image sizes of CAMERAS, such as 224,324,424.")
 @click.option(
     "--fit",
     type=click.Choice(["crop", "letterbox", "stretch"]),
@@ -84,7 +84,7 @@ def explain(
     methods: tuple[str, ...],
     options: tuple[tuple[str, float], ...],
     target: tuple[str, ...],
-    scales: str | None,
+    scales: list[int] | None,
     fit: Any,
     views: bool,
     binarise: Rule,
@@ -110,7 +110,7 @@ def explain(
                 output,
                 methods=tuple(dict.fromkeys(methods)),
                 options=dict(options),
-                scales=None if scales is None else _sizes(scales),
+                scales=scales,
                 target=[classes] * len(files) if classes else None,
                 views=binarise if views else None,
                 fit=fit,
@@ -256,10 +256,3 @@ def _files(patterns: Sequence[str]) -> list[Path]:
             raise click.ClickException(f"{pattern} names no photos ({', '.join(SUFFIXES)})")
         found.update(dict.fromkeys(matches))
     return list(found)
-
-
-def _sizes(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of sizes like 224,324,424") from None

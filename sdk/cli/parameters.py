@@ -20,6 +20,21 @@ class Numbers(click.ParamType[list[float]]):
             self.fail(f"{value!r} is not a list of numbers like 0.485,0.456,0.406", param, ctx)
 
 
+class Sizes(click.ParamType[list[int]]):
+    """Comma-separated image sizes."""
+
+    name = "SIZE,SIZE"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        """Parse the sizes; which are possible is known where they are used."""
+        try:
+            return [int(part) for part in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not a list of sizes like 224,324,424", param, ctx)
+
+
 class Names(click.ParamType[list[str]]):
     """Comma-separated names."""
 

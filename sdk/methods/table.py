@@ -71,11 +71,12 @@ class Method:
     @property
     def pixelwise(self) -> bool:
         """True if every pixel has a value of its own, few of them far above the rest."""
-        return any(name.endswith("_gradient") for name in self.outputs)
+        return not self.bounded and any(name.endswith("_gradient") for name in self.outputs)
 
 
 LAYER: Final = ("logits", "activation", "gradient")
 IMAGE: Final = ("logits", "image_gradient")
+CELLS: Final = Option(28, 1, 1000, "cells of the mask along each side")
 SEED: Final = Option(0, 0, 2**32 - 1, "the seed of the random numbers")
 
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
@@ -101,6 +102,16 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         "integrated_gradients": Method(
             "Integrated gradients", "path:integrated_gradients", IMAGE,
             {"steps": Option(32, 1, 1_000_000, "points on the path from the mean colour")},
+        ),
+        "meaningful": Method(
+            "Meaningful perturbation", "meaningful:meaningful", IMAGE,
+            {"steps": Option(100, 1, 1_000_000, "steps of the search"), "cells": CELLS},
+            bounded=True,
+        ),
+        "extremal": Method(
+            "Extremal perturbation", "extremal:extremal", IMAGE,
+            {"steps": Option(100, 1, 1_000_000, "steps of the search"), "cells": CELLS},
+            bounded=True,
         ),
         "guided_backprop": Method(
             "Guided backpropagation", "image_gradient:guided_backprop",

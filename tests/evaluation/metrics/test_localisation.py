@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from klieg.errors import InputError
-from klieg.evaluation.localisation import intersection_over_union, localisation_error
+from klieg.errors import InputError, OptionError
+from klieg.evaluation.metrics.localisation import (
+    intersection_over_union,
+    localisation_error,
+    official_metric,
+    shortened,
+)
 
 
 def cells(box: list[int]) -> set[tuple[int, int]]:
@@ -82,3 +87,49 @@ def test_what_cannot_be_used_is_refused() -> None:
     ):
         with pytest.raises(InputError, match=message):
             localisation_error(boxes, objects)
+
+
+def test_official_metric_needs_box_and_class() -> None:
+    boxes = np.array([[0, 0, 4, 4]] * 4)
+    objects = [np.array([[0, 0, 4, 4]]), np.array([[8, 8, 9, 9]])] * 2
+    correct = np.array([True, True, False, False])
+    assert official_metric(boxes, objects, correct).tolist() == [0, 1, 1, 1]
+    for wrong in (correct[:3], correct.astype(float)):
+        with pytest.raises(InputError, match="correct is"):
+            official_metric(boxes, objects, wrong)
+
+
+def test_released_boxes_miss_the_last_row_and_column() -> None:
+    rng, side = np.random.default_rng(1), 8
+    boxes = [random_box(rng, 0, side) for _ in range(400)]
+    objects = [[moved(box, rng)] for box in boxes]
+    # The box of the cells that remain when the last column and row are taken away.
+    expected = [
+        plain_error([left, top, max(left, right - 1), max(top, bottom - 1)], marked, side)
+        for (left, top, right, bottom), marked in zip(boxes, objects, strict=True)
+    ]
+    arrays = [np.array(one) for one in objects]
+    assert localisation_error(np.array(boxes), arrays, variant="released").tolist() == expected
+    assert localisation_error(np.array(boxes), arrays).tolist() != expected
+    right = np.ones(400, np.bool_)
+    assert official_metric(np.array(boxes), arrays, right, variant="released").tolist() == expected
+
+
+def test_released_by_hand() -> None:
+    box, marked = np.array([[2, 2, 6, 6]]), [np.array([[2, 2, 6, 6]])]
+    assert localisation_error(box, marked, variant="released").tolist() == [0]  # 9 of 16
+    assert shortened(box).tolist() == [[2, 2, 5, 5]]
+    assert shortened(np.array([[2, 2, 3, 6], [0, 0, 0, 0]])).tolist() == [[2, 2, 2, 5], [0] * 4]
+    with pytest.raises(OptionError, match="variant"):
+        localisation_error(box, marked, variant="other")  # type: ignore[arg-type]
+
+
+def test_overlaps_of_many_boxes_are_those_of_each() -> None:
+    rng = np.random.default_rng(0)
+    boxes = np.array([random_box(rng, 0, 9) for _ in range(7)])
+    objects = np.array([random_box(rng, -2, 11) for _ in range(5)])
+    together = intersection_over_union(boxes, objects)
+    assert together.shape == (7, 5)
+    np.testing.assert_array_equal(
+        together, [intersection_over_union(box, objects) for box in boxes]
+    )

@@ -1,0 +1,147 @@
+"""klieg evaluate: scores of methods on photos that people marked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from klieg.cli.failure import reported
+from klieg.cli.parameters import Assignment, Names, Sizes
+
+if TYPE_CHECKING:
+    from klieg.evaluation import ClassFinder, Dataset, EvaluationOptions, Summary
+    from klieg.explainer import Explainer
+
+
+@click.command(short_help="Score methods on a data set.")
+@click.argument("explainer", type=click.Path(path_type=Path))
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the scores."
+)
+@click.option(
+    "--methods", type=Names(), default="cameras", show_default=True, help="See `klieg explain`."
+)
+@click.option(
+    "--metrics",
+    type=Names(),
+    help="pointing, pointing_difficult, localisation_error, official_metric, soft_f1, pxap, "
+    "max_box_acc, saliency_metric, rho_plus, rho_minus, average_drop, average_increase, "
+    "insertion, deletion, compactness, entropy. Default: pointing, localisation_error, pxap, "
+    "saliency_metric, rho_plus and rho_minus.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["folder", "voc", "coco", "ilsvrc", "wsol", "dicom"]),
+    default="folder",
+    show_default=True,
+    help="folder: images/ beside boxes.csv, or beside masks/ and instances.csv.",
+)
+@click.option(
+    "--annotations",
+    type=click.Path(path_type=Path),
+    help="COCO: the instances JSON file. WSOL: the folder with a split's lists.",
+)
+@click.option("--split", help="VOC: a list in ImageSets/Main. Default: test.")
+@click.option(
+    "--classes",
+    type=click.Path(path_type=Path),
+    help="JSON file: {category: class, or list of classes}. Default: names or numbers of classes.",
+)
+@click.option(
+    "--targets",
+    type=click.Choice(["labelled", "predicted"]),
+    default="labelled",
+    show_default=True,
+    help="Explain every category on a photo, or the predicted class against all its objects.",
+)
+@click.option(
+    "--fit",
+    type=click.Choice(["crop", "letterbox", "stretch"]),
+    default="stretch",
+    show_default=True,
+    help="How a photo becomes square.",
+)
+@click.option(
+    "--binarise",
+    type=click.Choice(["mean", "quantile"]),
+    default="mean",
+    show_default=True,
+    help="What counts as salient where a metric needs a region or a box.",
+)
+@click.option("--scales", type=Sizes(), help="Image sizes of CAMERAS, such as 224,324,424.")
+@click.option(
+    "--option",
+    "method_options",
+    multiple=True,
+    type=Assignment(),
+    help="A number that a method takes, such as masks=500. Repeatable.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+@click.option("--provider", multiple=True, help="ONNX Runtime execution provider. Default: CPU.")
+def evaluate(
+    explainer: Path,
+    dataset: Path,
+    output: Path,
+    methods: list[str],
+    metrics: list[str] | None,
+    layout: Any,
+    annotations: Path | None,
+    split: str | None,
+    classes: Path | None,
+    targets: Any,
+    fit: Any,
+    binarise: Any,
+    scales: list[int] | None,
+    method_options: tuple[tuple[str, float], ...],
+    batch_size: int,
+    threads: int | None,
+    provider: tuple[str, ...],
+) -> None:
+    """Score the maps of the file EXPLAINER on the photos of DATASET.
+
+    Beside the methods stand maps that know nothing of the classifier: a square and a bell in the
+    centre, noise, edges, and the whole image. The output folder gets scores.csv with a line per
+    photo, category and method, summary.json and summary.md with confidence intervals, plots, and
+    each method's worst and best examples. Started again after an interruption, the same command
+    goes on where it was.
+    """
+    with reported():
+        from klieg import evaluation
+        from klieg.explainer import Explainer
+
+        given: dict[str, Any] = {} if metrics is None else {"metrics": tuple(metrics)}
+        options = evaluation.EvaluationOptions(
+            methods=tuple(methods), targets=targets, fit=fit, rule=binarise, batch_size=batch_size,
+            scales=None if scales is None else tuple(scales),
+            method_options=dict(method_options), **given,
+        )  # fmt: skip
+        with Explainer(explainer, providers=provider or None, threads=threads) as opened:
+            data = evaluation.open_dataset(
+                dataset, layout=layout, annotations=annotations, split=split
+            )
+            finder = evaluation.ClassFinder.of(opened, mapping=classes)
+            summary = _with_progress(opened, data, output, finder, options)
+            click.echo(f"scored {summary.questions} questions on {summary.photos} photos")
+            for kind, number in summary.problems.items():
+                click.echo(f"  {number} x {kind}")
+            click.echo(f"see {output / 'summary.md'}")
+
+
+def _with_progress(
+    explainer: Explainer,
+    dataset: Dataset,
+    output: Path,
+    classes: ClassFinder,
+    options: EvaluationOptions,
+) -> Summary:
+    from klieg.evaluation import evaluate
+
+    with click.progressbar(length=len(dataset), label="evaluating", show_pos=True) as bar:
+        return evaluate(
+            explainer, dataset, output, classes=classes, options=options,
+            progress=lambda done, _: bar.update(done - bar.pos),
+        )  # fmt: skip

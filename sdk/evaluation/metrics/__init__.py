@@ -1,0 +1,1 @@
+"""Metrics, one idea per file: functions of maps and of what people marked."""

@@ -1,0 +1,67 @@
+"""What an evaluation is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from klieg.errors import OptionError
+from klieg.evaluation.questions import Targets
+from klieg.evaluation.table import DEFAULT, find_metric
+from klieg.images.fitting import Fit
+from klieg.methods.table import METHODS, find_method
+from klieg.regions import Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """Options of an evaluation; together with explainer and data set they decide every score."""
+
+    methods: tuple[str, ...] = ("cameras",)
+    metrics: tuple[str, ...] = DEFAULT
+    targets: Targets = "labelled"
+    """"labelled" explains every category that people marked on a photo, as the class of it that the
+    model finds most likely; "predicted" the predicted class, against all objects together."""
+    fit: Fit = "stretch"
+    """How a photo becomes square."""
+    rule: Rule = "mean"
+    """How a map becomes a region."""
+    scales: tuple[int, ...] | None = None
+    """Image sizes of multi-scale methods; None for the explainer file's own."""
+    method_options: Mapping[str, float] = field(default_factory=dict)
+    """Numbers that methods take, each for the methods that know it."""
+    batch_size: int = 8
+    resamples: int = 400
+    """Resamples of the photos for the confidence intervals."""
+    seed: int = 0
+    """Of the resamples."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done, before anything is computed.
+
+        Raises:
+            OptionError: a method, a metric or a number is impossible.
+        """
+        for metric in self.metrics:
+            find_metric(metric)
+        methods = [find_method(method) for method in self.methods]
+        for name, given in (("methods", self.methods), ("metrics", self.metrics)):
+            if not given or len(set(given)) < len(given):
+                raise OptionError(f"{name} are {list(given)}, expected at least one, each once")
+        for option in self.method_options:
+            if not any(option in method.options for method in methods):
+                known = sorted({name for method in methods for name in method.options})
+                raise OptionError(
+                    f"none of {', '.join(self.methods)} has an option {option!r}: "
+                    f"they take {', '.join(known) or 'none'}"
+                )
+        if self.batch_size < 1 or self.resamples < 1:
+            raise OptionError(
+                f"batch_size is {self.batch_size} and resamples {self.resamples}, expected at "
+                "least 1"
+            )
+
+    def of_method(self, name: str) -> dict[str, float]:
+        """Return the options that are meant for one method."""
+        known = METHODS[name].options
+        return {option: value for option, value in self.method_options.items() if option in known}

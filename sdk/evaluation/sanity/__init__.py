@@ -1,0 +1,1 @@
+"""Sanity checks: does a map depend on what it claims to explain?"""
