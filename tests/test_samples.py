@@ -42,33 +42,14 @@ def test_comparing_methods(small_explainer_all: Path, tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "all.png")).shape[1] == 5 * 360
 
 
-def test_scoring_localisation(small_explainer: Path, tmp_path: Path) -> None:
-    """On the model's grid one object is the centre square, 22 x 22, the other a corner, 8 x 8."""
+def test_comparing_step_counts(small_explainer: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    for folder in ("images", "masks"):
-        (tmp_path / folder).mkdir()
-    boxes, instances = ["file,name,xmin,ymin,xmax,ymax"], ["file,instance"]
-    for name, (left, top, right, bottom) in (("a", (20, 10, 108, 54)), ("b", (0, 0, 32, 16))):
-        photo = rng.integers(0, 256, (64, 128, 3), dtype=np.uint8)
-        cv2.imwrite(str(tmp_path / "images" / f"{name}.jpg"), photo)
-        mask = np.zeros((64, 128), np.uint8)
-        mask[top:bottom, left:right] = 3
-        cv2.imwrite(str(tmp_path / "masks" / f"{name}.png"), mask)
-        boxes.append(f"{name}.jpg,thing,{left},{top},{right},{bottom}")
-        instances.append(f"{name}.jpg,3")
-    (tmp_path / "boxes.csv").write_text("\n".join(boxes) + "\n")
-    (tmp_path / "instances.csv").write_text("\n".join(instances) + "\n")
-    lines = run(
-        "score_localisation.py", small_explainer, tmp_path, "--method", "cam", "--rule", "quantile"
-    ).splitlines()
-    scores = dict(line.split() for line in lines if line.startswith("  ") and "%" in line)
-    assert scores["centre"] == "50.0%"
-    assert scores["cam"] in ("0.0%", "50.0%", "100.0%")
-    scores = dict(line.split() for line in lines if line.startswith("  ") and "%" not in line)
-    recall = 493 / 548  # of all pixels on objects; the square meets 3 x 3 of the corner
-    expected = 100 * (493 / 968 * recall + 548 / 2048 * (1 - recall))
-    assert scores["centre"] == f"{expected:.1f}"
-    assert 0 < float(scores["cam"]) < 100
+    cv2.imwrite(str(tmp_path / "noise.png"), rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    output = run("compare_step_counts.py", small_explainer, tmp_path, "--counts", "2", "3")
+    head, first, second = output.splitlines()
+    assert head.split() == ["sizes", "2", "3"]
+    assert first.split()[:2] == ["2", "0.0%"]
+    assert first.split()[2] == second.split()[1] != "0.0%"
 
 
 def test_no_sample_is_forgotten() -> None:
@@ -78,5 +59,5 @@ def test_no_sample_is_forgotten() -> None:
         "sample_photos.py",
         "explain_photo.py",
         "compare_methods.py",
-        "score_localisation.py",
+        "compare_step_counts.py",
     }

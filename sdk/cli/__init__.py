@@ -10,6 +10,7 @@ from klieg.cli.evaluate import evaluate
 from klieg.cli.explain import explain
 from klieg.cli.export import export
 from klieg.cli.inspect import inspect
+from klieg.cli.sanity import sanity
 from klieg.cli.train import train
 
 
@@ -23,5 +24,5 @@ def main() -> None:
     """
 
 
-for command in (export, explain, inspect, evaluate, train, bench, doctor):
+for command in (export, explain, inspect, evaluate, sanity, train, bench, doctor):
     main.add_command(command)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="COCO: the instances JSON file. WSOL: the folder with a split's lists.",
 )
-@click.option("--split", help="VOC: a list in ImageSets/Main. Default: test.")
+@click.option("--split", help="VOC and WSOL: which list of photos. Default: test.")
 @click.option(
     "--classes",
     type=click.Path(path_type=Path),

@@ -98,7 +98,7 @@ def explain(
     the photo's pixels (.npy), and one line in results.jsonl. A photo that cannot be read is
     reported, the others go on, and the exit code is 1.
     """
-    files = _files(images)
+    files = listed_files(images)
     classes = [int(one) if one.isdigit() else one for one in target]
     with reported():
         from klieg.explainer import Explainer
@@ -241,7 +241,7 @@ def _record(
     return record
 
 
-def _files(patterns: Sequence[str]) -> list[Path]:
+def listed_files(patterns: Sequence[str]) -> list[Path]:
     """Return the files that paths, folders and glob patterns name, in order and without repeats."""
     found: dict[Path, None] = {}
     for pattern in patterns:

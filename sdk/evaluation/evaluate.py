@@ -80,8 +80,7 @@ def evaluate(
         progress(record.photos, len(dataset))
     summary = summarise(record, dataset, options, folder=target)
     with atomic_path(target / "summary.md") as temporary:
-        title = f"{', '.join(options.methods)} on {len(dataset)} photos"
-        temporary.write_text(markdown(summary, title=title), encoding="utf-8")
+        temporary.write_text(markdown(summary), encoding="utf-8")
     plot(summary, target)
     save_examples(
         explainer,

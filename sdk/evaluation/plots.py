@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -31,12 +31,12 @@ def plot(summary: Summary, folder: Path) -> list[Path]:
     Raises:
         EvaluationError: matplotlib is not installed.
     """
-    written = [_save(_scores(summary), folder / "scores.png")]
+    written = [save_figure(_scores(summary), folder / "scores.png")]
     metric = _of_categories(summary)
     if metric is not None:
-        written.append(_save(_categories(summary, metric), folder / "categories.png"))
+        written.append(save_figure(_categories(summary, metric), folder / "categories.png"))
     if summary.curves:
-        written.append(_save(_curves(summary), folder / "curves.png"))
+        written.append(save_figure(_curves(summary), folder / "curves.png"))
     return written
 
 
@@ -47,7 +47,7 @@ def _scores(summary: Summary) -> Figure:
     columns = min(3, len(metrics))
     rows = math.ceil(len(metrics) / columns)
     height = (0.26 * len(methods) + 0.7) * rows + 0.2
-    figure = _figure(3.2 * columns + 1.2, height)
+    figure = figure_of(3.2 * columns + 1.2, height)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axis in axes.flat[len(metrics) :]:
         axis.set_visible(False)
@@ -90,7 +90,7 @@ def _categories(summary: Summary, metric: str) -> Figure:
         if metric in metrics and method not in BASELINES
     }
     names = _most_different(found)
-    figure = _figure(1.9 * len(found) + 1.4, 0.2 * len(names) + 1)
+    figure = figure_of(1.9 * len(found) + 1.4, 0.2 * len(names) + 1)
     axes = figure.subplots(1, len(found), squeeze=False, sharey=True, sharex=True)[0]
     for axis, (method, values) in zip(axes, found.items(), strict=True):
         axis.barh(names, [values.get(name, np.nan) for name in names], color=ACCENT, height=0.7)
@@ -118,7 +118,7 @@ def _most_different(found: Mapping[str, Mapping[str, float]]) -> list[str]:
 def _curves(summary: Summary) -> Figure:
     """Draw a panel per kind of curve: probability against the share of pixels."""
     kinds = sorted({metric for curves in summary.curves.values() for metric in curves})
-    figure = _figure(4.2 * len(kinds), 4.4)
+    figure = figure_of(4.2 * len(kinds), 4.4)
     axes = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
     for axis, kind in zip(axes, kinds, strict=True):
         for number, (method, curves) in enumerate(summary.curves.items()):
@@ -136,7 +136,12 @@ def _curves(summary: Summary) -> Figure:
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def figure_of(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches.
+
+    Raises:
+        EvaluationError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -144,7 +149,8 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a PNG, complete or not at all."""
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
     with atomic_path(path) as temporary:

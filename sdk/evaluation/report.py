@@ -12,7 +12,7 @@ from klieg.evaluation.table import METRICS
 ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
 
 
-def markdown(summary: Summary, *, title: str) -> str:
+def markdown(summary: Summary) -> str:
     """Return the scores as Markdown: a row per method, a column per metric, then what was wrong.
 
     The best method of a column is bold, baselines left aside.
@@ -21,10 +21,10 @@ def markdown(summary: Summary, *, title: str) -> str:
     head = [f"{METRICS[name].title}{ARROWS[METRICS[name].better]}" for name in metrics]
     best = {name: _best(summary.scores, name) for name in metrics}
     lines = [
-        f"# {title}",
+        f"# Scores on {summary.photos} photos",
         "",
-        f"{summary.photos} photos, {summary.questions} questions (a photo and a category each). In "
-        "brackets the 95 % interval over resamples of the photos.",
+        f"{summary.questions} questions, a photo and a category each. In brackets the 95 % "
+        "interval over resamples of the photos.",
         "",
         _row(["method", *head]),
         _row(["---"] * (len(metrics) + 1)),

@@ -52,6 +52,7 @@ def test_every_command_and_option_has_help() -> None:
                 "method",
                 "batch_size",
                 "repeat",
+                "seed",
             ):
                 assert parameter.help, f"{command.name} {parameter.name}"
         result = klieg(command.name, "--help")

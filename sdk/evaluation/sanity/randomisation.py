@@ -56,10 +56,7 @@ class RandomisationResult:
     @property
     def similarities(self) -> NDArray[np.float64]:
         """[L, M] means over the images that can be compared, NaN where there is none."""
-        defined = np.isfinite(self.per_image)
-        total = np.where(defined, self.per_image, 0).sum(axis=2)
-        number = defined.sum(axis=2)
-        return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+        return defined_means(self.per_image)
 
     @property
     def undefined(self) -> NDArray[np.int64]:
@@ -119,11 +116,11 @@ def randomisation_test(
         EvaluationError: onnx is not installed.
         BackendError: the engine failed, or a model returned NaN.
     """
-    _check(images, mode, similarities, groups, seed, batch_size)
+    _check(images, mode, groups, seed, batch_size)
+    compared = find_similarities(similarities)
     file = read_explainer(explainer_path)
     model, chosen = _opened(file, method)
     parts = _grouped(chosen, groups)
-    compared = [SIMILARITIES[name] for name in similarities]
     per_image = np.empty((len(parts), len(compared), len(images)))
     with tempfile.TemporaryDirectory(prefix="klieg-") as folder:
         run = _Run(images, method, batch_size, scales, fit, options)
@@ -141,6 +138,25 @@ def randomisation_test(
     return RandomisationResult(
         tuple(_name(part) for part in parts), tuple(similarities), per_image, run.targets
     )
+
+
+def find_similarities(
+    names: Sequence[str],
+) -> list[Callable[[Maps, Maps], NDArray[np.float64]]]:
+    """Return entries of the table or raise OptionError."""
+    if not names or any(name not in SIMILARITIES for name in names):
+        raise OptionError(
+            f"similarities are {list(names)}, expected some of {', '.join(SIMILARITIES)}"
+        )
+    return [SIMILARITIES[name] for name in names]
+
+
+def defined_means(per_image: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return means [...] of [..., N] over what is not NaN, NaN where nothing is."""
+    defined = np.isfinite(per_image)
+    total = np.where(defined, per_image, 0).sum(axis=-1)
+    number = defined.sum(axis=-1)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 
 @dataclass
@@ -232,16 +248,10 @@ def _name(part: list[Layer]) -> str:
 
 
 def _check(
-    images: Sequence[Image], mode: str, similarities: Sequence[str], groups: int | None,
-    seed: int, batch_size: int,
-) -> None:  # fmt: skip
+    images: Sequence[Image], mode: str, groups: int | None, seed: int, batch_size: int
+) -> None:
     if mode not in get_args(Mode):
         raise OptionError(f"mode is {mode!r}, expected one of {', '.join(get_args(Mode))}")
-    unknown = [name for name in similarities if name not in SIMILARITIES]
-    if unknown or not similarities:
-        raise OptionError(
-            f"similarities are {list(similarities)}, expected some of {', '.join(SIMILARITIES)}"
-        )
     for name, value, lowest in (("groups", groups, 1), ("seed", seed, 0),
                                 ("batch_size", batch_size, 1)):  # fmt: skip
         if value is not None and value < lowest:
