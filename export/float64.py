@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 from torch.nn import functional
 
+from klieg.export.unrounded import DequantizeLinear, QuantizeLinear
+
 Array = NDArray[np.float64]
 
 _SHORTER: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
@@ -32,6 +34,7 @@ def evaluator(model: onnx.ModelProto) -> onnx.reference.ReferenceEvaluator:
             AveragePool,
             Conv,
             ConvTranspose,
+            DequantizeLinear,
             Erf,
             GlobalLpPool,
             GlobalMaxPool,
@@ -40,6 +43,7 @@ def evaluator(model: onnx.ModelProto) -> onnx.reference.ReferenceEvaluator:
             LpPool,
             MaxPool,
             Pad,
+            QuantizeLinear,
         ],
     )
 

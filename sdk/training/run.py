@@ -78,7 +78,7 @@ def train(
         CheckpointError: the folder is of another run, or the disk is full.
     """
     options = with_absolute_paths(options, Path())
-    source = _source(options, classifier)
+    source = source_of(options, classifier)
     fabric = Fabric(accelerator=accelerator, devices=devices, precision=options.optimiser.precision)
     fabric.launch()
     threads = torch.get_num_threads()
@@ -93,16 +93,23 @@ def train(
         torch.set_num_threads(threads)
 
 
-def _source(options: TrainingOptions, classifier: nn.Module | None) -> Source:
-    """Open the classifier with what has to be known about its images."""
+def source_of(options: TrainingOptions, classifier: nn.Module | None) -> Source:
+    """Open the classifier with what has to be known about its images; see `train`.
+
+    Raises:
+        OptionError: mean and std are missing, or the classifier is no torch module.
+    """
     if classifier is None:
-        return open_source(
+        found = open_source(
             options.classifier,
             input_size=None,
             mean=options.mean,
             std=options.std,
             class_names=None,
         )
+        if not isinstance(found.model, nn.Module):
+            raise OptionError("an ONNX file cannot be trained on: expected a torch module")
+        return found
     if options.mean is None or options.std is None:
         raise OptionError("mean and std are needed for a classifier that is given as a module")
     return Source(classifier, options.data.image_size, options.mean, options.std, None)
@@ -114,8 +121,6 @@ class _Run:
     def __init__(
         self, options: TrainingOptions, folder: Path, source: Source, fabric: Fabric
     ) -> None:
-        if not isinstance(source.model, nn.Module):
-            raise OptionError("an ONNX file cannot be trained on: expected a torch module")
         if options.optimiser.batch_size < 2 * fabric.world_size:
             raise OptionError(
                 f"optimiser.batch_size is {options.optimiser.batch_size} for {fabric.world_size} "
@@ -123,7 +128,7 @@ class _Run:
             )
         self.options, self.folder, self.fabric = options, folder, fabric
         self.source = source
-        self.classifier = source.model
+        self.classifier = cast(nn.Module, source.model)
         size, channels = options.data.image_size, len(source.mean)
         taps = module_paths(self.classifier, options.masker.taps) or default_taps(
             self.classifier, options.masker.decoder, size=source.input_size, channels=channels

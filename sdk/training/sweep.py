@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from klieg.atomic import atomic_path
 from klieg.errors import OptionError
 from klieg.training.configuration import (
     merged,
@@ -19,6 +18,7 @@ from klieg.training.configuration import (
 )
 from klieg.training.options import TrainingOptions
 from klieg.training.run import MASKER, SCORES, train
+from klieg.training.tables import write_table
 from klieg.training.trained_masker import load_masker
 
 RESULTS: Final = "results.csv"
@@ -82,7 +82,7 @@ def run_sweep(
         if not _is_finished(run, root / name):
             train(run, root / name, accelerator=accelerator, devices=devices, progress=progress)
         rows.append({"run": name, **_last_scores(root / name / SCORES)})
-        _write(root / RESULTS, rows)
+        write_table(root / RESULTS, rows)
         yield rows[-1]
 
 
@@ -100,14 +100,3 @@ def _last_scores(path: Path) -> Row:
     with path.open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     return {name: value for name, value in rows[-1].items() if name != "step"} if rows else {}
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as lines,
-    ):
-        writer = csv.DictWriter(lines, columns)
-        writer.writeheader()
-        writer.writerows(rows)
