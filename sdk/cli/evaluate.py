@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from klieg.cli import options as shared
 from klieg.cli.failure import reported
-from klieg.cli.parameters import Assignment, Names, Sizes
+from klieg.cli.parameters import Names
 
 if TYPE_CHECKING:
     from klieg.evaluation import ClassFinder, Dataset, EvaluationOptions, Summary
@@ -16,14 +17,10 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Score methods on a data set.")
-@click.argument("explainer", type=click.Path(path_type=Path))
+@shared.EXPLAINER
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the scores."
-)
-@click.option(
-    "--methods", type=Names(), default="cameras", show_default=True, help="See `klieg explain`."
-)
+@shared.output("the scores")
+@shared.METHODS
 @click.option(
     "--metrics",
     type=Names(),
@@ -57,31 +54,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Explain every category on a photo, or the predicted class against all its objects.",
 )
-@click.option(
-    "--fit",
-    type=click.Choice(["crop", "letterbox", "stretch"]),
-    default="stretch",
-    show_default=True,
-    help="How a photo becomes square.",
-)
-@click.option(
-    "--binarise",
-    type=click.Choice(["mean", "quantile"]),
-    default="mean",
-    show_default=True,
-    help="What counts as salient where a metric needs a region or a box.",
-)
-@click.option("--scales", type=Sizes(), help="Image sizes of CAMERAS, such as 224,324,424.")
-@click.option(
-    "--option",
-    "method_options",
-    multiple=True,
-    type=Assignment(),
-    help="A number that a method takes, such as masks=500. Repeatable.",
-)
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
-@click.option("--provider", multiple=True, help="ONNX Runtime execution provider. Default: CPU.")
+@shared.fit("stretch")
+@shared.binarise("What counts as salient where a metric needs a region or a box.")
+@shared.SCALES
+@shared.METHOD_OPTIONS
+@shared.BATCH_SIZE
+@shared.THREADS
+@shared.PROVIDER
 def evaluate(
     explainer: Path,
     dataset: Path,
@@ -96,7 +75,7 @@ def evaluate(
     fit: Any,
     binarise: Any,
     scales: list[int] | None,
-    method_options: tuple[tuple[str, float], ...],
+    options: tuple[tuple[str, float], ...],
     batch_size: int,
     threads: int | None,
     provider: tuple[str, ...],
@@ -114,17 +93,17 @@ def evaluate(
         from klieg.explainer import Explainer
 
         given: dict[str, Any] = {} if metrics is None else {"metrics": tuple(metrics)}
-        options = evaluation.EvaluationOptions(
+        asked = evaluation.EvaluationOptions(
             methods=tuple(methods), targets=targets, fit=fit, rule=binarise, batch_size=batch_size,
             scales=None if scales is None else tuple(scales),
-            method_options=dict(method_options), **given,
+            method_options=dict(options), **given,
         )  # fmt: skip
         with Explainer(explainer, providers=provider or None, threads=threads) as opened:
             data = evaluation.open_dataset(
                 dataset, layout=layout, annotations=annotations, split=split
             )
             finder = evaluation.ClassFinder.of(opened, mapping=classes)
-            summary = _with_progress(opened, data, output, finder, options)
+            summary = _with_progress(opened, data, output, finder, asked)
             click.echo(f"scored {summary.questions} questions on {summary.photos} photos")
             for kind, number in summary.problems.items():
                 click.echo(f"  {number} x {kind}")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from klieg.cli import options as shared
 from klieg.cli.failure import reported
-from klieg.cli.parameters import Assignment, Sizes
 from klieg.methods.table import METHODS
 
 if TYPE_CHECKING:
@@ -26,11 +26,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
 @click.command(short_help="Explain photos.")
-@click.argument("explainer", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True)
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the results."
-)
+@shared.EXPLAINER
+@shared.IMAGES
+@shared.output("the results")
 @click.option(
     "--method",
     "methods",
@@ -41,42 +39,24 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
     metavar="NAME",
     help=", ".join(METHODS) + ". Repeatable: the maps also come side by side in one picture.",
 )
-@click.option(
-    "--option",
-    "options",
-    multiple=True,
-    type=Assignment(),
-    help="A number that a method takes, such as masks=500. Repeatable.",
-)
+@shared.METHOD_OPTIONS
 @click.option(
     "--target",
     multiple=True,
     help="Class to explain, number or name. Repeatable: every photo is explained for each. "
     "Default: the predicted class.",
 )
-@click.option("--scales", type=Sizes(), help="Image sizes of CAMERAS, such as 224,324,424.")
-@click.option(
-    "--fit",
-    type=click.Choice(["crop", "letterbox", "stretch"]),
-    default="crop",
-    show_default=True,
-    help="How a photo becomes square.",
-)
+@shared.SCALES
+@shared.fit("crop")
 @click.option(
     "--views",
     is_flag=True,
     help="Also show each photo with its salient part alone, removed and inpainted.",
 )
-@click.option(
-    "--binarise",
-    type=click.Choice(["mean", "quantile"]),
-    default="mean",
-    show_default=True,
-    help="What --views counts as salient: above the map's mean, or the share that is its mean.",
-)
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
-@click.option("--provider", multiple=True, help="ONNX Runtime execution provider. Default: CPU.")
+@shared.binarise("What --views counts as salient: above the map's mean, or the share that is it.")
+@shared.BATCH_SIZE
+@shared.THREADS
+@shared.PROVIDER
 def explain(
     explainer: Path,
     images: tuple[str, ...],

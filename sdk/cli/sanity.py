@@ -7,21 +7,18 @@ from typing import Any
 
 import click
 
+from klieg.cli import options as shared
 from klieg.cli.explain import listed_files
 from klieg.cli.failure import reported
-from klieg.cli.parameters import Assignment, Names, Sizes
+from klieg.cli.parameters import Names
 from klieg.methods.table import METHODS
 
 
 @click.command(short_help="Test methods by randomising the model.")
-@click.argument("explainer", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True)
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the results."
-)
-@click.option(
-    "--methods", type=Names(), default="cameras", show_default=True, help="See `klieg explain`."
-)
+@shared.EXPLAINER
+@shared.IMAGES
+@shared.output("the results")
+@shared.METHODS
 @click.option(
     "--mode",
     type=click.Choice(["cascading", "independent"]),
@@ -44,22 +41,10 @@ from klieg.methods.table import METHODS
     help="How maps are compared; spearman_absolute is that of |map - 0.5|.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--scales", type=Sizes(), help="Image sizes of CAMERAS, such as 224,324,424.")
-@click.option(
-    "--option",
-    "method_options",
-    multiple=True,
-    type=Assignment(),
-    help="A number that a method takes, such as masks=500. Repeatable.",
-)
-@click.option(
-    "--fit",
-    type=click.Choice(["crop", "letterbox", "stretch"]),
-    default="crop",
-    show_default=True,
-    help="How a photo becomes square.",
-)
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@shared.SCALES
+@shared.METHOD_OPTIONS
+@shared.fit("crop")
+@shared.BATCH_SIZE
 def sanity(
     explainer: Path,
     images: tuple[str, ...],
@@ -70,7 +55,7 @@ def sanity(
     similarities: list[str],
     seed: int,
     scales: list[int] | None,
-    method_options: tuple[tuple[str, float], ...],
+    options: tuple[tuple[str, float], ...],
     fit: Any,
     batch_size: int,
 ) -> None:
@@ -81,13 +66,12 @@ def sanity(
     randomisation.csv, .md and .png with the similarity of maps by method and layer.
     """
     files = listed_files(images)
-    given = dict(method_options)
     with reported():
         from klieg.evaluation.options import EvaluationOptions
         from klieg.evaluation.sanity.randomisation import randomisation_test
         from klieg.evaluation.sanity.report import markdown, save_randomisation
 
-        options = EvaluationOptions(methods=tuple(methods), method_options=given)
+        asked = EvaluationOptions(methods=tuple(methods), method_options=dict(options))
         results = {}
         with click.progressbar(methods, label="randomising", show_pos=True) as bar:
             for method in bar:
@@ -95,7 +79,7 @@ def sanity(
                     explainer, files, method=method, mode=mode, groups=groups, seed=seed,
                     similarities=similarities,
                     scales=scales if METHODS[method].multi_scale else None, fit=fit,
-                    batch_size=batch_size, **options.of_method(method),
+                    batch_size=batch_size, **asked.of_method(method),
                 )  # fmt: skip
         save_randomisation(results, output)
         click.echo(markdown(results))

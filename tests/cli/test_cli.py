@@ -50,7 +50,6 @@ def test_every_command_and_option_has_help() -> None:
         for parameter in command.params:
             if isinstance(parameter, click.Option) and parameter.name not in (
                 "method",
-                "batch_size",
                 "repeat",
                 "seed",
             ):
@@ -233,7 +232,7 @@ def test_export_from_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "layer   features" in result.output
-    assert "integrated_gradients, excitation_backprop" in result.output
+    assert "integrated_gradients, meaningful, extremal, excitation_backprop" in result.output
     assert "deconvnet" not in result.output
     assert "targets several" in result.output
     assert "parity" in result.output

@@ -1,0 +1,64 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from klieg.cli.parameters import Assignment, Names, Sizes
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+EXPLAINER = click.argument("explainer", type=click.Path(path_type=Path))
+IMAGES = click.argument("images", nargs=-1, required=True)
+METHODS = click.option(
+    "--methods", type=Names(), default="cameras", show_default=True, help="See `klieg explain`."
+)
+METHOD_OPTIONS = click.option(
+    "--option",
+    "options",
+    multiple=True,
+    type=Assignment(),
+    help="A number that a method takes, such as masks=500. Repeatable.",
+)
+SCALES = click.option("--scales", type=Sizes(), help="Image sizes of CAMERAS, such as 224,324,424.")
+BATCH_SIZE = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Photos in memory at once.",
+)
+THREADS = click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+PROVIDER = click.option(
+    "--provider", multiple=True, help="ONNX Runtime execution provider. Default: CPU."
+)
+
+
+def output(what: str) -> Decorator:
+    """Return the option for the folder of the results."""
+    return click.option(
+        "-o", "--output", required=True, type=click.Path(path_type=Path), help=f"Folder for {what}."
+    )
+
+
+def fit(default: str) -> Decorator:
+    """Return the option for how a photo becomes square."""
+    return click.option(
+        "--fit",
+        type=click.Choice(["crop", "letterbox", "stretch"]),
+        default=default,
+        show_default=True,
+        help="How a photo becomes square.",
+    )
+
+
+def binarise(what: str) -> Decorator:
+    """Return the option for how a map is cut."""
+    return click.option(
+        "--binarise", type=click.Choice(["mean", "quantile"]), default="mean", show_default=True,
+        help=what,
+    )  # fmt: skip
