@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 WORKBENCH = (
@@ -38,6 +40,23 @@ def test_explaining_needs_no_workbench(small_explainer: Path, tmp_path: Path) ->
     done = run(small_explainer, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "0.png").exists()
+
+
+def test_evaluating_needs_no_workbench(small_explainer: Path, tmp_path: Path) -> None:
+    (tmp_path / "data/images").mkdir(parents=True)
+    photo = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "data/images/a.png"), photo)
+    (tmp_path / "data/boxes.csv").write_text("file,name,xmin,ymin,xmax,ymax\na.png,ant,3,3,20,20\n")
+    code = (
+        "import sys\n"
+        "from klieg.cli import main\n"
+        f"main(['evaluate', {str(small_explainer)!r}, {str(tmp_path / 'data')!r}, '-o', "
+        f"{str(tmp_path / 'scores')!r}], standalone_mode=False)\n"
+        "assert not {'torch', 'onnx', 'lightning_fabric'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "scores/summary.md").exists()
 
 
 @pytest.mark.parametrize("package", ["torch", "onnx"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from klieg.atomic import atomic_path
+from klieg.errors import OptionError
 from klieg.evaluation.classes import ClassFinder
 from klieg.evaluation.datasets.annotated import Dataset
 from klieg.evaluation.examples import save_examples
@@ -56,7 +57,7 @@ def evaluate(
 
     Raises:
         InputError: no photo has a category that the classifier knows.
-        OptionError: the explainer file cannot do a method.
+        OptionError: the explainer file cannot do a method, or scales do not start with its size.
         EvaluationError: the folder belongs to another evaluation or cannot be written, or a
             package of the extra `eval` is missing.
         BackendError: the engine failed.
@@ -65,6 +66,12 @@ def evaluate(
     classes = ClassFinder.of(explainer) if classes is None else classes
     for method in options.methods:
         explainer.check_outputs(f"method {method!r}", METHODS[method].outputs, export_for=method)
+    size = explainer.info.input_size
+    if options.scales is not None and options.scales[:1] != (size,):
+        raise OptionError(
+            f"scales are {list(options.scales)}, expected to start with {size}: all methods are "
+            "compared at that size"
+        )
     target = Path(folder)
     record = Record(
         target, configuration(explainer, dataset, classes, options), metrics=options.metrics,

@@ -1,8 +1,8 @@
 """Extremal perturbations: of all smooth masks of a given area, the one that shows the class best.
 
 Fong, Patrick, Vedaldi: Understanding deep networks via extremal perturbations and smooth masks,
-ICCV 2019: the preservation game with the constraint on the ranked area (equation 6) and masks by a
-smooth maximum convolution (section 3.2). Departures: the image fades into one blurred image instead
+ICCV 2019: the preservation game with the constraint on the ranked area, and masks by a smooth
+maximum convolution. Departures: the image fades into one blurred image instead
 of being blurred more and more; the convolution works on the coarse grid, which is then enlarged;
 Adam instead of gradient descent with momentum.
 """

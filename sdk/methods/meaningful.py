@@ -1,10 +1,10 @@
 """Meaningful perturbations: the smallest smooth part whose deletion removes the class.
 
-Fong, Vedaldi: Interpretable explanations of black boxes by meaningful perturbation, ICCV 2017,
-section 4.3. Departures: the score is the logit, not the probability, and like a probability it has
-a floor: nothing is won by a score below that of the blurred image, where a logit, unlike a
-probability, could still fall. The search starts from one value everywhere instead of a circle, and
-does without jitter: the mask is smooth, and the result needs no random numbers.
+Fong, Vedaldi: Interpretable explanations of black boxes by meaningful perturbation, ICCV 2017, the
+deletion game. Departures: the score is the logit, not the probability, and like a probability it
+has a floor: nothing is won by a score below that of the blurred image, where a logit could still
+fall. The search starts from one value everywhere instead of a circle, and does without jitter: the
+mask is smooth, and the result needs no random numbers.
 """
 
 from __future__ import annotations

@@ -217,6 +217,12 @@ def test_impossible_options(changed: dict[str, object], message: str) -> None:
         EvaluationOptions(**changed)
 
 
+def test_scales_start_with_the_size_of_all_methods(small_explainer: Path, tmp_path: Path) -> None:
+    options = EvaluationOptions(methods=("cameras",), scales=(48, 64))
+    with Explainer(small_explainer) as explainer, pytest.raises(OptionError, match="start with 32"):
+        evaluate(explainer, toy_dataset(3), tmp_path / "out", options=options)
+
+
 def test_a_file_without_the_output_says_how_to_export(
     small_explainer: Path, tmp_path: Path
 ) -> None:
