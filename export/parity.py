@@ -144,11 +144,11 @@ def _unrounded_error(
     images = random_images(size, channels=len(mean), seed=0).astype(np.float64)
     shape = (1, len(mean), 1, 1)
     normalised = (images / 255 - np.reshape(mean, shape)) / np.reshape(std, shape)
-    complete = evaluator(in_float64(with_outputs(explainer, ["logits"])))
+    complete = _InFloat64(with_outputs(explainer, ["logits"]))
     targets = np.array(two_targets(classifier.classes, seed=0))
-    outputs: Any = complete.run(["logits"], {"image": images, "target": targets})
+    (logits,) = complete.run(["logits"], {"image": images, "target": targets})
     truth = _original_scores(_InFloat64(original), classifier, normalised)
-    return relative_error(outputs[0], truth)
+    return relative_error(logits, truth)
 
 
 class _InFloat64:

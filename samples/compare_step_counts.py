@@ -17,7 +17,7 @@ from klieg import Explainer
 from klieg.evaluation.metrics.map_statistics import map_difference
 
 
-def main(explainer_file: Path, folder: Path, counts: list[int], method: str) -> None:
+def main(explainer_file: Path, folder: Path, counts: list[int]) -> None:
     """Print a table, a row and a column per count."""
     photos = sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
     assert photos, f"{folder} has no .jpg or .png files"
@@ -26,7 +26,7 @@ def main(explainer_file: Path, folder: Path, counts: list[int], method: str) -> 
         maps = {}
         for count in counts:
             sizes = np.linspace(first, last, count).round().astype(int).tolist()
-            maps[count] = explainer.explain(photos, method=method, scales=sizes).maps
+            maps[count] = explainer.explain(photos, method="cameras", scales=sizes).maps
     print("sizes" + "".join(f"{count:7}" for count in counts))
     for row in counts:
         differences = [map_difference(maps[row], maps[column]).mean() for column in counts]
@@ -38,6 +38,5 @@ if __name__ == "__main__":
     parser.add_argument("explainer", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--counts", type=int, nargs="+", default=[5, 6, 7, 8, 9, 10])
-    parser.add_argument("--method", default="cameras")
     given = parser.parse_args()
-    main(given.explainer, given.folder, given.counts, given.method)
+    main(given.explainer, given.folder, given.counts)

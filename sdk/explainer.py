@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,13 @@ from klieg.backends import Backend, open_backend
 from klieg.errors import ImageError, InputError, OptionError, TargetError
 from klieg.explainer_file import ExplainerInfo, read_explainer
 from klieg.explanation import Explanation, as_masks, concatenate, normalise
-from klieg.images.fitting import Fit
+from klieg.images.fitting import Fit, Placement
 from klieg.loading import Image as Image
 from klieg.loading import Loaded, as_batch, listed_images, load
 from klieg.methods.passes import Passes
 from klieg.methods.table import check_target, checked_options, find_method
+from klieg.scales import chosen_scales
 from klieg.targets import Targets, is_single
-
-LARGEST_SCALE: Final = 2**14
 
 
 class Explainer:
@@ -213,7 +212,7 @@ class Explainer:
         """
         check_target(method, target)
         checked = checked_options(method, options)
-        sizes = self._sizes(method, scales)
+        sizes = chosen_scales(scales, method=method, info=self._info, fixed_size=self._fixed_size)
         self.check_outputs(f"method {method!r}", find_method(method).outputs, export_for=method)
         if batch_size < 1:
             raise OptionError(f"batch_size is {batch_size}, expected at least 1")
@@ -221,7 +220,32 @@ class Explainer:
             images, target, size=sizes[0], fit=fit, classes=self._classes,
             class_names=self._info.class_names, on_image_error=on_image_error,
         )  # fmt: skip
-        return self._batches(loaded, method, sizes, checked, batch_size)
+        batches = iter(lambda: list(islice(loaded, batch_size)), [])
+        return (self._explain_batch(images, method, sizes, checked) for images in batches)
+
+    def prepare(
+        self, images: Iterable[Image], *, fit: Fit = "crop"
+    ) -> tuple[NDArray[np.float32], tuple[Placement, ...]]:
+        """Return images as the model takes them, for passes of one's own: see `passes`.
+
+        Args:
+            images: Arrays [H, W, 3] or paths, at least one.
+            fit: See `explain`.
+
+        Returns:
+            [B, channels, S, S] in 0..255, and how each photo lies on that grid.
+
+        Raises:
+            ImageError: as `explain`.
+        """
+        loaded = list(
+            load(
+                images, None, size=self._info.input_size, fit=fit, classes=self._classes,
+                class_names=None, on_image_error=None,
+            )
+        )  # fmt: skip
+        placements = tuple(one.placement for one in loaded)
+        return as_batch(loaded, self._channels).images, placements
 
     def close(self) -> None:
         """Free the engine."""
@@ -237,17 +261,6 @@ class Explainer:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _batches(
-        self,
-        loaded: Iterator[Loaded],
-        method: str,
-        sizes: tuple[int, ...],
-        options: Mapping[str, float],
-        batch_size: int,
-    ) -> Iterator[Explanation]:
-        while images := list(islice(loaded, batch_size)):
-            yield self._explain_batch(images, method, sizes, options)
 
     def _explain_batch(
         self,
@@ -277,28 +290,3 @@ class Explainer:
             probability=self._info.probability,
             versions=self._versions,
         )
-
-    def _sizes(self, method: str, scales: Sequence[int] | None) -> tuple[int, ...]:
-        """Check the scales, and return the image sizes of its passes."""
-        multi_scale = find_method(method).multi_scale
-        size = self._info.input_size
-        if scales is None:
-            if multi_scale and self._fixed_size:
-                raise OptionError(
-                    f"method {method!r} needs several image sizes, but this model takes "
-                    f"{size} x {size} pixels only: use one like 'gradcam', or scales=[{size}]"
-                )
-            return self._info.scales if multi_scale else (size,)
-        sizes = tuple(scales)
-        whole = all(isinstance(s, int | np.integer) and 1 <= s <= LARGEST_SCALE for s in sizes)
-        if not sizes or not whole or list(sizes) != sorted(set(sizes)):
-            raise OptionError(
-                f"scales are {list(sizes)}, expected ascending pixel sizes in 1..{LARGEST_SCALE}"
-            )
-        if not multi_scale and len(sizes) != 1:
-            raise OptionError(f"method {method!r} uses one scale, got {len(sizes)}")
-        if self._fixed_size and sizes != (size,):
-            raise OptionError(
-                f"scales are {list(sizes)}, but this model takes {size} x {size} pixels only"
-            )
-        return tuple(int(s) for s in sizes)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from klieg.errors import InputError, OptionError
+from klieg.saliency_map import check_maps
 
 Rule = Literal["mean", "quantile"]
 """Where a map is cut: at its mean, or so that the share kept is about its mean."""
@@ -48,7 +49,7 @@ def thresholds(maps: NDArray[np.float32], *, rule: Rule = "mean") -> NDArray[np.
         InputError: the maps have another shape or range.
         OptionError: there is no such rule.
     """
-    _check(maps)
+    check_maps(maps)
     values = maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
     # In double precision the mean of a constant map is exact.
     means: NDArray[np.float64] = values.mean(axis=1, dtype=np.float64)
@@ -92,16 +93,3 @@ def bounding_boxes(binary: NDArray[np.bool_]) -> NDArray[np.int64]:
             left, top, width, height, _ = components[components[:, cv2.CC_STAT_AREA].argmax()]
             box[:] = left, top, left + width, top + height
     return boxes
-
-
-def _check(maps: NDArray[Any]) -> None:
-    if maps.ndim != 3 or 0 in maps.shape[1:]:
-        raise InputError(
-            f"the maps have shape {list(maps.shape)}, expected [B, H, W]: pass a single map as "
-            "map[None]"
-        )
-    if not ((maps >= 0) & (maps <= 1)).all():  # also refuses NaN
-        raise InputError(
-            f"the maps have values in {maps.min():.3g}..{maps.max():.3g}, expected 0..1: use "
-            "`Explanation.maps`, not `raw`"
-        )

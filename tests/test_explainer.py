@@ -6,6 +6,7 @@ import os
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -263,3 +264,15 @@ def test_number_of_open_files_does_not_grow(explainer: Explainer, tmp_path: Path
     for _ in range(20):
         explainer.explain([tmp_path / "a.png"], method="gradcam")
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("fit", ["crop", "letterbox", "stretch"])
+def test_prepared_images_are_what_a_method_passes(small_explainer: Path, fit: Any) -> None:
+    rng = np.random.default_rng(0)
+    photos = [rng.integers(0, 256, (40 + n, 61, 3), dtype=np.uint8) for n in range(3)]
+    with Explainer(small_explainer) as explainer:
+        images, placements = explainer.prepare(iter(photos), fit=fit)
+        explanation = explainer.explain(photos, method="gradcam", fit=fit)
+        assert images.shape == (3, 3, 32, 32)
+        assert placements == explanation.placements
+        np.testing.assert_array_equal(explainer.passes.logits(images), explanation.logits)

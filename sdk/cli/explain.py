@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import click
 
 from klieg.cli import options as shared
 from klieg.cli.failure import reported
+from klieg.cli.photos import listed_files
 from klieg.methods.table import METHODS
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from klieg.explanation import Explanation
     from klieg.regions import Rule
     from klieg.saving import SavedResult
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
 @click.command(short_help="Explain photos.")
@@ -219,20 +217,3 @@ def _record(
         box = explanation.box_on_image(i, rule=views)  # [4]
         record |= {"views": saved.views.name, "box": box.tolist() if box.any() else None}
     return record
-
-
-def listed_files(patterns: Sequence[str]) -> list[Path]:
-    """Return the files that paths, folders and glob patterns name, in order and without repeats."""
-    found: dict[Path, None] = {}
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-        elif path.exists() or not glob.has_magic(pattern):
-            matches = [path]
-        else:
-            matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
-        if not matches:
-            raise click.ClickException(f"{pattern} names no photos ({', '.join(SUFFIXES)})")
-        found.update(dict.fromkeys(matches))
-    return list(found)

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from klieg.cli import options as shared
-from klieg.cli.explain import listed_files
 from klieg.cli.failure import reported
 from klieg.cli.parameters import Names
+from klieg.cli.photos import listed_files
 from klieg.methods.table import METHODS
 
 

@@ -44,7 +44,7 @@ def save_examples(
     *,
     classes_of: ClassesOf,
     options: EvaluationOptions,
-) -> list[Path]:
+) -> None:
     """Write `METHOD.png` for every method: worst questions above, best ones below.
 
     Objects are outlined in green. Maps are computed again: none is kept while scores are taken.
@@ -56,17 +56,13 @@ def save_examples(
         if METRICS[name].better != "neither" and defined[name].questions
     ]
     if not ranked:
-        return []
+        return
     metric = next((name for name in GRADUAL if name in ranked), ranked[0])
-    written = []
     for method, (worst, best) in _extremes(record.rows(), metric, options.methods).items():
         tiles = [
             _tile(explainer, dataset, row, metric, classes_of, options) for row in [*worst, *best]
         ]
-        path = folder / f"{method}.png"
-        write_png(path, sheet(tiles, columns=max(len(worst), len(best))))
-        written.append(path)
-    return written
+        write_png(folder / f"{method}.png", sheet(tiles, columns=max(len(worst), len(best))))
 
 
 def _extremes(
@@ -107,10 +103,10 @@ def _tile(
 ) -> Picture:
     photo = dataset[row.photo]
     entry = METHODS[row.method]
+    target = row.target if options.asks_class(row.method) else None
     explanation = explainer.explain(
-        [photo.photo], method=row.method, target=None if entry.class_free else row.target,
-        fit=options.fit, scales=options.scales if entry.multi_scale else None, batch_size=1,
-        **options.of_method(row.method),
+        [photo.photo], method=row.method, target=target, fit=options.fit, batch_size=1,
+        scales=options.scales if entry.multi_scale else None, **options.of_method(row.method),
     )  # fmt: skip
     fitted, placement = fit_image(photo.photo, explanation.maps.shape[1], options.fit)
     questions, _ = ask(photo, classes_of, options.targets)

@@ -20,8 +20,9 @@ class EvaluationOptions:
     methods: tuple[str, ...] = ("cameras",)
     metrics: tuple[str, ...] = DEFAULT
     targets: Targets = "labelled"
-    """"labelled" explains every category that people marked on a photo, as the class of it that the
-    model finds most likely; "predicted" the predicted class, against all objects together."""
+    """What is explained: with "labelled" every category that people marked on a photo, as the class
+    of it that the model finds most likely; with "predicted" the predicted class, against all
+    objects together."""
     fit: Fit = "stretch"
     """How a photo becomes square."""
     rule: Rule = "mean"
@@ -60,6 +61,13 @@ class EvaluationOptions:
                 f"batch_size is {self.batch_size} and resamples {self.resamples}, expected at "
                 "least 1"
             )
+
+    def asks_class(self, method: str) -> bool:
+        """Return whether a method is asked for a class, or explains what it does by itself.
+
+        Asked for no class, CAMERAS leaves out the sizes at which the model predicts another one.
+        """
+        return self.targets == "labelled" and not METHODS[method].class_free
 
     def of_method(self, name: str) -> dict[str, float]:
         """Return the options that are meant for one method."""

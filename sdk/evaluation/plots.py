@@ -25,19 +25,18 @@ CATEGORIES: Final = 25
 STYLES: Final = ("-", "--", ":", "-.")
 
 
-def plot(summary: Summary, folder: Path) -> list[Path]:
+def plot(summary: Summary, folder: Path) -> None:
     """Draw `scores.png`, and where there is something to show `categories.png`, `curves.png`.
 
     Raises:
         EvaluationError: matplotlib is not installed.
     """
-    written = [save_figure(_scores(summary), folder / "scores.png")]
+    save_figure(_scores(summary), folder / "scores.png")
     metric = _of_categories(summary)
     if metric is not None:
-        written.append(save_figure(_categories(summary, metric), folder / "categories.png"))
+        save_figure(_categories(summary, metric), folder / "categories.png")
     if summary.curves:
-        written.append(save_figure(_curves(summary), folder / "curves.png"))
-    return written
+        save_figure(_curves(summary), folder / "curves.png")
 
 
 def _scores(summary: Summary) -> Figure:
@@ -149,10 +148,9 @@ def figure_of(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
-def save_figure(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, complete or not at all."""
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
-    return path

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.atomic import atomic_path
+from klieg.claim import claim
 from klieg.errors import EvaluationError
 from klieg.evaluation.datasets.annotated import Problem
 
@@ -68,7 +69,7 @@ class Record:
         self._names = (SCORES, PROBLEMS, *(f"{name}.terms" for name in pooled))
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._claim(dict(configuration))
+            self._claim(configuration)
             self._recover()
         except OSError as error:
             raise self._unwritable(error) from error
@@ -138,20 +139,13 @@ class Record:
                   for name in self._metrics)  # fmt: skip
         return [row.photo, row.image, row.category, row.target, row.method, *scores]
 
-    def _claim(self, configuration: dict[str, Any]) -> None:
-        path = self._folder / CONFIGURATION
-        if not path.exists():
-            with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps(configuration, indent=1) + "\n", encoding="utf-8")
-            return
-        found = json.loads(path.read_text(encoding="utf-8"))
-        given = json.loads(json.dumps(configuration))
-        other = sorted(key for key in found.keys() | given if found.get(key) != given.get(key))
-        if other:
+    def _claim(self, configuration: Mapping[str, Any]) -> None:
+        other = claim(self._folder / CONFIGURATION, configuration)
+        for name, (found, given) in other.items():
             raise EvaluationError(
-                f"{self._folder} holds an evaluation with other {', '.join(other)} (for "
-                f"{other[0]} {_short(found.get(other[0]))}, now {_short(given.get(other[0]))}): "
-                "use another folder, or the same options to go on"
+                f"{self._folder} holds an evaluation with other {', '.join(other)} (for {name} "
+                f"{_short(found)}, now {_short(given)}): use another folder, or the same options "
+                "to go on"
             )
 
     def _recover(self) -> None:

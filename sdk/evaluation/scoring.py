@@ -16,7 +16,6 @@ from klieg.evaluation.options import EvaluationOptions
 from klieg.evaluation.questions import Question, ask
 from klieg.evaluation.record import Record, Row
 from klieg.evaluation.table import METRICS, pooled_metrics
-from klieg.loading import as_batch, load
 from klieg.methods.table import METHODS
 
 if TYPE_CHECKING:
@@ -79,15 +78,8 @@ class Scoring:
 
     def _scene(self, asked: Sequence[Asked]) -> Scene:
         """Fit the photos, pass them once, and choose the class of every question."""
-        info = self._explainer.info
-        loaded = list(
-            load(
-                [photo.photo for _, photo, _ in asked], None, size=info.input_size,
-                fit=self._options.fit, classes=self._explainer.classes,
-                class_names=info.class_names, on_image_error=None,
-            )
-        )  # fmt: skip
-        images = as_batch(loaded, self._explainer.channels).images
+        photos = (photo.photo for _, photo, _ in asked)
+        images, placements = self._explainer.prepare(photos, fit=self._options.fit)
         logits = self._explainer.passes.logits(images)
         owner = np.repeat(np.arange(len(asked)), [len(questions) for *_, questions in asked])
         questions = tuple(question for *_, several in asked for question in several)
@@ -99,7 +91,7 @@ class Scoring:
             passes=self._explainer.passes,
             images=images,
             logits=logits,
-            placements=tuple(one.placement for one in loaded),
+            placements=placements,
             ignored=tuple(photo.ignore for _, photo, _ in asked),
             questions=questions,
             owner=owner,
@@ -113,14 +105,15 @@ class Scoring:
         photos = [photo.photo for _, photo, _ in asked]
         for method in self._options.methods:
             entry = METHODS[method]
-            classes = None if entry.class_free else _grouped(scene.targets, scene.owner)
+            asked_for = self._options.asks_class(method)
+            classes = _grouped(scene.targets, scene.owner) if asked_for else None
             explanation = self._explainer.explain(
                 photos, method=method, target=classes, fit=self._options.fit,
                 scales=self._options.scales if entry.multi_scale else None,
                 batch_size=len(photos), **self._options.of_method(method),
             )  # fmt: skip
             maps = explanation.maps
-            yield method, maps[scene.owner] if entry.class_free else maps
+            yield method, maps if asked_for else maps[scene.owner]
         for name, baseline in BASELINES.items():
             pairs = zip(scene.images, asked, strict=True)
             made = np.stack([baseline(image, number) for image, (number, *_) in pairs])

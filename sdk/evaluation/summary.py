@@ -49,7 +49,7 @@ class Summary:
     categories: Mapping[str, Mapping[str, Mapping[str, float]]]
     """By method, then metric, then category: means of the metrics that are means."""
     curves: Mapping[str, Mapping[str, tuple[float, ...]]]
-    """By method, then metric: the mean curve of insertion and deletion."""
+    """By method, then metric: the mean curve of a metric that is an area under one."""
     photos: int
     """Photos with at least one question."""
     questions: int
@@ -190,7 +190,7 @@ def _blocks(metric: str, record: Record) -> Iterator[tuple[list[Row], Values]]:
 def _curves(record: Record, options: EvaluationOptions) -> dict[str, dict[str, tuple[float, ...]]]:
     """Return the mean curves of the metrics that are areas under one."""
     found: dict[str, dict[str, tuple[float, ...]]] = defaultdict(dict)
-    for metric in {"insertion", "deletion"}.intersection(options.metrics):
+    for metric in (name for name in options.metrics if METRICS[name].curve):
         sums: dict[str, Values] = {}
         for rows, terms in _blocks(metric, record):
             sums[rows[0].method] = sums.get(rows[0].method, np.zeros(1)) + terms.sum(axis=0)

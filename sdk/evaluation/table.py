@@ -21,7 +21,11 @@ from klieg.evaluation.metrics.overlap import soft_f1
 from klieg.evaluation.metrics.perturbation_curves import area_under, deletion, insertion
 from klieg.evaluation.metrics.pixel_precision import pixel_counts, pixel_precision
 from klieg.evaluation.metrics.pointing import difficult_pairs, pointing_hits
-from klieg.evaluation.metrics.saliency_metric import box_areas, saliency_metric
+from klieg.evaluation.metrics.saliency_metric import (
+    LEAST_PROBABILITY,
+    box_areas,
+    saliency_metric,
+)
 
 Values = NDArray[np.float64]
 
@@ -39,6 +43,8 @@ class Metric:
     pooled: Callable[[Values], Values] | None = None
     """Of a metric that is no mean: makes scores [...] of summed terms [..., K], NaN where they
     define none."""
+    curve: bool = False
+    """True if the terms are a curve and a one, so that summed terms have a mean curve."""
     decimals: int = 3
 
 
@@ -169,9 +175,6 @@ def _rho_minus(case: Case) -> Values:
     return rho(case.kept, case.removed, case.maps.mean(axis=(1, 2), dtype=np.float64))[1]
 
 
-LEAST_PROBABILITY: Final = 1e-6
-"""One photo of a probability of 0 must not make the mean of the saliency metric infinite."""
-
 METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
     {
         "pointing": Metric("Pointing game", "higher", _pointing, "categories"),
@@ -196,8 +199,8 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "Average increase", "higher",
             lambda case: average_increase(case.scene.confidence, case.kept), decimals=1,
         ),
-        "insertion": Metric("Insertion", "higher", _insertion, pooled=_pooled_area),
-        "deletion": Metric("Deletion", "lower", _deletion, pooled=_pooled_area),
+        "insertion": Metric("Insertion", "higher", _insertion, pooled=_pooled_area, curve=True),
+        "deletion": Metric("Deletion", "lower", _deletion, pooled=_pooled_area, curve=True),
         "compactness": Metric("Compactness", "neither", lambda case: compactness(case.maps)),
         "entropy": Metric("Entropy", "neither", lambda case: entropy(case.maps)),
     }

@@ -15,6 +15,7 @@ import numpy as np
 from klieg.errors import ImageDecodeError, ImageTooLargeError
 
 MAX_PIXELS = 64_000_000
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:  # [H, W, 3] uint8 RGB

@@ -13,7 +13,6 @@ from torch.utils.data import Dataset
 
 from klieg.atomic import atomic_path
 from klieg.explainer import Explainer
-from klieg.loading import as_batch, load
 from klieg.methods.table import find_method
 from klieg.training.photos import Photo
 
@@ -100,11 +99,7 @@ class ErasedPhotos(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return image [C, S, S] float32 and label."""
         photo, explainer = self._photos[index], self._explainer
-        loaded = load(
-            [photo.path], None, size=explainer.info.input_size, fit="crop",
-            classes=explainer.classes, class_names=None, on_image_error=None,
-        )  # fmt: skip
-        image = as_batch(list(loaded), explainer.channels).images[0]
+        (image,), _ = explainer.prepare([photo.path])
         image = (image / 255 - self._mean) / self._std
         if self._maps is not None:
             image[:, top_pixels(self._maps[index], self._share, seed=(self._seed, 7, index))] = 0

@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 
 from klieg.errors import DataError
+from klieg.images.decoding import IMAGE_SUFFIXES
 from klieg.training.options import DataOptions
 
-SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp")
 FILE_COLUMNS: Final = ("file", "path", "image")
 LABEL_COLUMNS: Final = ("class_index", "label", "class")
 
@@ -82,7 +82,7 @@ def _in_folders(root: Path, *, classes: int | None) -> list[Photo]:
         files = sorted(filter(_is_photo, folder.rglob("*")))
         if not files:
             raise DataError(
-                f"the class folder {folder} holds no photos ({', '.join(SUFFIXES)}): "
+                f"the class folder {folder} holds no photos ({', '.join(IMAGE_SUFFIXES)}): "
                 "fill or remove it"
             )
         photos.extend(Photo(file, int(folder.name) if numbered else index) for file in files)
@@ -95,7 +95,7 @@ def _in_folders(root: Path, *, classes: int | None) -> list[Photo]:
 
 
 def _is_photo(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _listed(table: Path, *, labelled: bool) -> Iterator[Photo]:

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 
-from klieg.atomic import atomic_path
+from klieg.claim import claim
 from klieg.errors import CheckpointError, DataError, OptionError
 from klieg.explainer import Explainer
 from klieg.methods.table import find_method
@@ -190,13 +190,7 @@ def _digest(photos: Photos) -> str:
 
 def _claim(folder: Path, configuration: Mapping[str, Any]) -> None:
     """Make a folder that of a test, or see that it is already."""
-    path = folder / CONFIGURATION
-    if not path.exists():
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(configuration, indent=1) + "\n", encoding="utf-8")
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    other = [name for name, value in configuration.items() if found.get(name) != value]
+    other = claim(folder / CONFIGURATION, configuration)
     if other:
         raise CheckpointError(
             f"{folder} holds a test with other {', '.join(other)}, see {CONFIGURATION} there: use "

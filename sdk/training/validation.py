@@ -16,7 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from klieg.evaluation import saliency_metric
+from klieg.evaluation.metrics.saliency_metric import (
+    LEAST_PROBABILITY,
+    box_areas,
+    saliency_metric,
+)
 from klieg.regions import binarise, bounding_boxes
 from klieg.training.batches import centre_crop
 from klieg.training.critics import logits_of
@@ -25,8 +29,6 @@ from klieg.training.photos import Photo
 from klieg.training.taps import TappedClassifier
 
 BATCH: Final = 16
-LEAST_PROBABILITY: Final = 1e-6
-"""One photo of a probability of 0 must not make the mean infinite."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def validate(
         cut = torch.stack([_enlarged(crop, box) for crop, box in zip(crops, boxes, strict=True)])
         chances = logits_of(original, normalise(cut.float() / 255)).softmax(dim=1)
         chance = chances.gather(1, labels[:, None])[:, 0].cpu().numpy()
-        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / size**2
+        area = box_areas(boxes, size)
         metric = saliency_metric(area, np.maximum(chance, LEAST_PROBABILITY))
         return np.stack([mask.mean(dim=(1, 2, 3)).cpu().numpy(), *right, area, metric])
 

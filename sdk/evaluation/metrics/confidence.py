@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from klieg.errors import InputError
-from klieg.evaluation.metrics.checks import check_images, check_maps, check_shares
+from klieg.evaluation.metrics.checks import check_images, check_shares
+from klieg.saliency_map import check_maps
 
 
 def masked(

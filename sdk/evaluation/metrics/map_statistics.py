@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.errors import OptionError
-from klieg.evaluation.metrics.checks import check_maps, check_same_shape
+from klieg.evaluation.metrics.checks import check_same_shape
 from klieg.evaluation.metrics.localisation import Variant
+from klieg.saliency_map import check_maps
 
 
 def compactness(maps: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -64,30 +65,6 @@ def entropy(maps: NDArray[np.float32], *, variant: Variant = "paper") -> NDArray
                 f"variant is {variant!r}, expected one of {', '.join(get_args(Variant))}"
             )
     return np.asarray(nats.mean(axis=(1, 2)) / np.log(2))
-
-
-def total_variation(maps: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the roughness of each map.
-
-    As in the statistics of Zolna et al. 2020: the mean squared difference of horizontal neighbours
-    plus that of vertical ones. (The published figures are 100 times this.)
-
-    Args:
-        maps: [N, H, W] in 0..1.
-
-    Returns:
-        [N]; along a side of one pixel there are no neighbours, which counts as 0.
-
-    Raises:
-        InputError: the maps have another shape or range.
-    """
-    check_maps(maps)
-    exact = maps.astype(np.float64)
-    total = np.zeros(len(maps))
-    for axis in (1, 2):
-        if maps.shape[axis] > 1:
-            total += (np.diff(exact, axis=axis) ** 2).mean(axis=(1, 2))
-    return total
 
 
 def map_difference(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.evaluation.metrics.checks import (
-    check_maps,
     check_number,
     check_some_object,
     checked_boxes,
 )
+from klieg.saliency_map import check_maps
 
 GUARD: Final = 1e-6
 """Keeps the quotients finite, as in the released code."""

@@ -19,6 +19,8 @@ from klieg.evaluation.metrics.localisation import Variant, boxes_of
 
 SMALLEST_AREA: Final = 0.05
 """Smaller crops are not rewarded further."""
+LEAST_PROBABILITY: Final = 1e-6
+"""Of callers that average: one photo of a probability of 0 must not make the mean infinite."""
 
 
 def saliency_metric(area: ArrayLike, probability: ArrayLike) -> NDArray[np.float64]:

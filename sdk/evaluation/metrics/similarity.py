@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.errors import InputError
-from klieg.evaluation.metrics.checks import check_maps, check_same_shape
+from klieg.evaluation.metrics.checks import check_same_shape
+from klieg.saliency_map import check_maps
 
 WINDOW: Final = 5
 """Side in pixels of the windows that SSIM compares."""

@@ -19,7 +19,6 @@ from klieg.evaluation.metrics import similarity
 from klieg.explainer import Explainer, Image
 from klieg.explainer_file import ALWAYS, ExplainerFile, read_explainer
 from klieg.images.fitting import Fit
-from klieg.loading import as_batch, load
 from klieg.methods.table import find_method
 from klieg.onnx_subgraph import subgraph
 
@@ -215,12 +214,8 @@ def _predicted(
     """Return the class [N] that the model finds most likely for each photo."""
     found = []
     for start in range(0, len(images), batch_size):
-        loaded = load(
-            images[start : start + batch_size], None, size=explainer.info.input_size, fit=fit,
-            classes=explainer.classes, class_names=explainer.info.class_names, on_image_error=None,
-        )  # fmt: skip
-        batch = as_batch(list(loaded), len(explainer.info.mean))
-        found.append(explainer.passes.logits(batch.images).argmax(axis=1))
+        batch, _ = explainer.prepare(images[start : start + batch_size], fit=fit)
+        found.append(explainer.passes.logits(batch).argmax(axis=1))
     return np.concatenate(found)
 
 

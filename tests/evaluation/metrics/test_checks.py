@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from klieg.errors import InputError
-from klieg.evaluation.metrics.checks import check_maps, check_shares, checked_boxes
+from klieg.evaluation.metrics.checks import check_shares, checked_boxes
+from klieg.saliency_map import check_maps
 
 
 def test_maps_that_can_be_used_pass() -> None:

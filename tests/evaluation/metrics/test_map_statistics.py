@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import pytest
 
 from klieg.errors import InputError, OptionError
-from klieg.evaluation.metrics.map_statistics import (
-    compactness,
-    entropy,
-    map_difference,
-    total_variation,
-)
+from klieg.evaluation.metrics.map_statistics import compactness, entropy, map_difference
 
 SHAPES = [(1, 9, 13), (7, 8, 8), (7, 1, 5), (1, 6, 1), (1, 1, 1)]
 
@@ -44,16 +38,6 @@ def plain_entropy(values: list[float], whole: bool) -> float:
     return bits / len(values)
 
 
-def plain_variation(rows: list[list[float]]) -> float:
-    across = [(b - a) ** 2 for row in rows for a, b in itertools.pairwise(row)]
-    down = [
-        (b - a) ** 2
-        for upper, lower in itertools.pairwise(rows)
-        for a, b in zip(upper, lower, strict=True)
-    ]
-    return sum(sum(squares) / len(squares) for squares in (across, down) if squares)
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_random_maps_equal_plain_sums(shape: tuple[int, ...]) -> None:
     maps = random_maps(shape)
@@ -63,8 +47,6 @@ def test_random_maps_equal_plain_sums(shape: tuple[int, ...]) -> None:
     for variant, whole in (("paper", True), ("released", False)):
         bits = entropy(maps, variant=variant)  # type: ignore[arg-type]
         np.testing.assert_allclose(bits, [plain_entropy(one, whole) for one in flat], atol=1e-12)
-    expected = [plain_variation(one.tolist()) for one in maps]
-    np.testing.assert_allclose(total_variation(maps), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -92,14 +74,11 @@ def test_compactness_by_hand() -> None:
     assert compactness(one[:0]).shape == (0,)
 
 
-def test_entropy_and_variation_by_hand() -> None:
+def test_entropy_by_hand() -> None:
     half, binary = np.full((1, 4, 4), 0.5, np.float32), np.eye(4, dtype=np.float32)[None]
     assert entropy(half).tolist() == [1]
     assert entropy(half, variant="released").tolist() == [0.5]
     assert entropy(binary).tolist() == entropy(binary, variant="released").tolist() == [0]
-    assert total_variation(half).tolist() == [0]
-    board = (np.indices((4, 4)).sum(axis=0) % 2)[None].astype(np.float32)
-    assert total_variation(board).tolist() == [2]
 
 
 def test_difference_by_hand() -> None:
@@ -110,7 +89,7 @@ def test_difference_by_hand() -> None:
 
 def test_what_cannot_be_used_is_refused() -> None:
     maps = np.zeros((1, 4, 4), np.float32)
-    for statistic in (compactness, entropy, total_variation):
+    for statistic in (compactness, entropy):
         with pytest.raises(InputError, match=r"0\.\.1"):
             statistic(maps + 2)
         with pytest.raises(InputError, match=r"map\[None\]"):
