@@ -2,9 +2,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# TensorRT's own Python bindings without its libraries: tests compare our calls with them.
+TENSORRT_BINDINGS := 10.16.1.11 11.4.0.106
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types install clean
+.PHONY: demo test lint types kernels gpu-check install clean
 .DEFAULT_GOAL := demo
 
 demo: install demo/efficientnet-lite0.onnx demo/photos
@@ -22,15 +24,26 @@ demo/photos: | install
 test: install lint types
 	$(BIN)/pytest
 
+# One compressed file with klieg's CUDA kernels for all GPUs; needs nvcc 13 and takes a minute.
+kernels: install
+	$(BIN)/python -m klieg.kernels.cuda.fatbin
+
+# What only a GPU can show. PYTHON may be any that has what it needs: see tests/gpu/check.py.
+gpu-check: build/types
+	PYTHONPATH=build/types $(PYTHON) tests/gpu/check.py -o docs/gpu-check.md
+
 lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
 # An editable install maps klieg to three folders, which mypy cannot follow: show it links instead.
-types: install
+types: install build/types
+	MYPYPATH=build/types $(BIN)/mypy -p klieg
+
+.PHONY: build/types
+build/types:
 	@rm -rf build/types && mkdir -p build/types/klieg
 	@ln -s $(CURDIR)/sdk/* $(CURDIR)/export $(CURDIR)/kernels build/types/klieg/
-	MYPYPATH=build/types $(BIN)/mypy -p klieg
 
 install: .venv/installed
 
@@ -39,6 +52,9 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(INSTALL) pip
 	$(INSTALL) --editable '.[cpu,export,train,eval,demo]' --group dev
+	for version in $(TENSORRT_BINDINGS); do \
+		$(INSTALL) --no-deps --target .venv/tensorrt-$${version%%.*} \
+			tensorrt-cu13-bindings==$$version || exit; done
 	@touch $@
 
 clean:

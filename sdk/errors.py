@@ -10,7 +10,10 @@ KliegError
 |-- ExplainerFileError            a file that is no explainer
 |   `-- UnsafeFileError           a file that reaches outside itself
 |-- BackendError                  the inference engine is missing or failed
-|   `-- NumericalError            the model answered with NaN or infinity
+|   |-- NumericalError            the model answered with NaN or infinity
+|   |-- EngineError               a compiled engine: missing, altered, another GPU's
+|   `-- DeviceError               a GPU: none there, wrong driver, a failure on it
+|       `-- DeviceMemoryError     its memory is full
 |-- TrainingError                 a masker cannot be trained as asked
 |   |-- DataError                 photos or labels to train on
 |   |-- DivergedError             a term of the loss became NaN or infinite
@@ -67,6 +70,18 @@ class BackendError(KliegError):
 
 class NumericalError(BackendError):
     """The model answered with NaN or infinity."""
+
+
+class EngineError(BackendError):
+    """A compiled engine is missing, altered, or of another GPU, version or image size."""
+
+
+class DeviceError(BackendError):
+    """There is no usable GPU, or something on it failed."""
+
+
+class DeviceMemoryError(DeviceError):
+    """The memory of the GPU is full."""
 
 
 class TrainingError(KliegError):

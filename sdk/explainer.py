@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from klieg.backends import Backend, open_backend
+from klieg.device_images import device_batches
 from klieg.errors import ImageError, InputError, OptionError, TargetError
-from klieg.explainer_file import ExplainerInfo, read_explainer
-from klieg.explanation import Explanation, as_masks, concatenate, normalise
+from klieg.explanation import Explanation, concatenate
 from klieg.images.fitting import Fit, Placement
+from klieg.kernels.device.sharing import is_on_device
 from klieg.loading import Image as Image
 from klieg.loading import Loaded, as_batch, listed_images, load
-from klieg.methods.passes import Passes
+from klieg.methods.passes import Batch, DeviceBatch
 from klieg.methods.table import check_target, checked_options, find_method
+from klieg.opened import OpenedFile
 from klieg.scales import chosen_scales
 from klieg.targets import Targets, is_single
 
 
-class Explainer:
+class Explainer(OpenedFile):
     """Explains images with one explainer file.
 
     >>> with Explainer("resnet50.onnx") as explainer:  # doctest: +SKIP
@@ -35,85 +33,6 @@ class Explainer:
 
     Several threads may share one Explainer.
     """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        backend: str = "onnxruntime",
-        providers: Sequence[str] | None = None,
-        threads: int | None = None,
-    ) -> None:
-        """Read, check and load an explainer file.
-
-        Args:
-            path: A file written by `klieg export`.
-            backend: Name of the engine.
-            providers: Execution providers of ONNX Runtime, such as "CUDAExecutionProvider"; None
-                for the processor. What is asked for is used, or an error says why not.
-            threads: Threads of one inference; None for all cores.
-
-        Raises:
-            ExplainerFileError: the file is no explainer, or is not safe to load.
-            BackendError: the engine is not installed, lacks a provider, or refuses the file.
-            OptionError: an option has an impossible value.
-        """
-        file = read_explainer(path)
-        self._info = file.info
-        self._channels, self._classes = file.channels, file.classes
-        self._fixed_size, self._outputs = file.fixed_size, file.outputs
-        self._backend = open_backend(backend, file, providers=providers, threads=threads)
-        self._passes = Passes(self._backend, file.info, several_targets=file.several_targets)
-        self._versions = {
-            "klieg": importlib.metadata.version("klieg"),
-            **self._backend.versions,
-            "explainer_sha256": file.sha256,
-        }
-
-    @property
-    def info(self) -> ExplainerInfo:
-        """What the explainer file says about itself."""
-        return self._info
-
-    @property
-    def backend(self) -> Backend:
-        """The engine, for passes of one's own."""
-        return self._backend
-
-    @property
-    def passes(self) -> Passes:
-        """Checked passes through the engine, as the methods use them."""
-        return self._passes
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self._classes
-
-    @property
-    def channels(self) -> int:
-        """Number of channels of the model's images."""
-        return self._channels
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        """What computes: klieg, the engine, the digest of the explainer file."""
-        return self._versions
-
-    @property
-    def outputs(self) -> frozenset[str]:
-        """What the explainer file computes."""
-        return self._outputs
-
-    def check_outputs(self, name: str, outputs: Iterable[str], *, export_for: str) -> None:
-        """Raise OptionError if the file lacks an output that `name` needs."""
-        missing = sorted(set(outputs) - self._outputs)
-        if missing:
-            option = "--masker NAME" if missing[0] == "mask" else f"--methods {export_for}"
-            raise OptionError(
-                f"{name} needs the output {missing[0]!r}, which this explainer file lacks: "
-                f"export the model again with `{option}`"
-            )
 
     def explain(
         self,
@@ -130,7 +49,10 @@ class Explainer:
 
         Args:
             images: [B, H, W, 3] RGB in 0..255 (uint8; other numeric types if in that range), or a
-                list of [H, W, 3] arrays and paths, sizes may differ.
+                list of [H, W, 3] arrays and paths, sizes may differ. With a device also an array
+                on that GPU (of CuPy, torch, or whatever has DLPack or __cuda_array_interface__):
+                uint8 [B, S, S, channels] or float32 [B, channels, S, S] in 0..255 with S the
+                first scale. It is read where it lies, and its values are not checked.
             method: What to compute.
                 From the layer: "cameras", "gradcam", "gradcam++", "hirescam", "layercam",
                 "normgrad", "linear_approx", and "cam" where pool and linear layer follow.
@@ -163,8 +85,8 @@ class Explainer:
             BackendError: the engine failed, or the model returned NaN.
         """
         check_target(method, target)
-        listed = listed_images(images)
-        if not listed:
+        listed: Any = images if is_on_device(images) else listed_images(images)
+        if len(listed) == 0:
             raise InputError("got no images, expected at least one")
         if not is_single(target):
             target = list(target)  # type: ignore[arg-type]  # not a single one
@@ -216,12 +138,20 @@ class Explainer:
         self.check_outputs(f"method {method!r}", find_method(method).outputs, export_for=method)
         if batch_size < 1:
             raise OptionError(f"batch_size is {batch_size}, expected at least 1")
-        loaded = load(
-            images, target, size=sizes[0], fit=fit, classes=self._classes,
-            class_names=self._info.class_names, on_image_error=on_image_error,
-        )  # fmt: skip
-        batches = iter(lambda: list(islice(loaded, batch_size)), [])
-        return (self._explain_batch(images, method, sizes, checked) for images in batches)
+        batches: Iterator[tuple[Sequence[Loaded], Batch | DeviceBatch]]
+        if is_on_device(images):
+            batches = device_batches(
+                images, target, backend=self._backend, size=sizes[0], channels=self._channels,
+                classes=self._classes, class_names=self._info.class_names, batch_size=batch_size,
+            )  # fmt: skip
+        else:
+            loaded = load(
+                images, target, size=sizes[0], fit=fit, classes=self._classes,
+                class_names=self._info.class_names, on_image_error=on_image_error,
+            )  # fmt: skip
+            listed = iter(lambda: list(islice(loaded, batch_size)), [])
+            batches = ((part, as_batch(part, self._channels)) for part in listed)
+        return (self._explanation(part, batch, method, sizes, checked) for part, batch in batches)
 
     def prepare(
         self, images: Iterable[Image], *, fit: Fit = "crop"
@@ -247,40 +177,23 @@ class Explainer:
         placements = tuple(one.placement for one in loaded)
         return as_batch(loaded, self._channels).images, placements
 
-    def close(self) -> None:
-        """Free the engine."""
-        self._backend.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _explain_batch(
+    def _explanation(
         self,
         images: Sequence[Loaded],
+        batch: Batch | DeviceBatch,
         method: str,
         sizes: tuple[int, ...],
         options: Mapping[str, float],
     ) -> Explanation:
-        batch = as_batch(images, self._channels)
-        entry = find_method(method)
-        result = entry.function(self._passes, batch, sizes, **options)
-        maps, degenerate = (as_masks if entry.bounded else normalise)(result.raw)
+        found = self._running(batch, method, sizes, options)
         rows = [images[owner] for owner in batch.owner]
         return Explanation(
-            maps=maps,
-            raw=result.raw,
-            targets=result.targets,
-            logits=result.logits,
-            scales_used=result.scales_used,
-            degenerate=degenerate,
+            maps=found.maps,
+            raw=found.raw,
+            targets=found.targets,
+            logits=found.logits,
+            scales_used=found.scales_used,
+            degenerate=found.degenerate,
             scales=sizes,
             method=method,
             photos=tuple(row.photo for row in rows),

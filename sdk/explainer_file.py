@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
@@ -27,6 +27,7 @@ from klieg.onnx_file import OnnxFacts, read_onnx
 
 FORMAT: Final = 1
 Probability = Literal["softmax", "sigmoid"]
+Precision = Literal["float32", "float16", "bfloat16"]
 
 ALWAYS: Final = frozenset({"logits", "activation", "gradient"})
 """Outputs of every explainer file."""
@@ -61,6 +62,8 @@ class ExplainerInfo:
     """Versions of the packages that wrote the file."""
     masker: str | None = None
     """Name or description of the masking model behind `mask`, if it has one."""
+    precision: Precision = "float32"
+    """In which the heavy operators compute; "float32" leaves them as the original has them."""
 
     def to_properties(self) -> dict[str, str]:
         """Return the metadata of the file."""
@@ -78,6 +81,7 @@ class ExplainerInfo:
             "parity": dict(self.parity),
             "versions": dict(self.versions),
             "masker": self.masker,
+            "precision": self.precision,
         }
         return {f"klieg.{key}": json.dumps(value) for key, value in entries.items()}
 
@@ -168,10 +172,14 @@ def _info(facts: OnnxFacts) -> ExplainerInfo:
         mean=_statistics(values, "mean", lowest=0),
         std=_statistics(values, "std", lowest=1e-9),
         class_names=_class_names(values),
-        probability=_probability(values),
+        probability=cast(Probability, _one_of(values, "probability", get_args(Probability))),
         parity=_table(values, "parity", (int, float)),
         versions=_table(values, "versions", str),
         masker=None if values.get("masker") is None else _text(values, "masker"),
+        # Files written before there was a choice do not say it.
+        precision=cast(
+            Precision, _one_of({"precision": "float32", **values}, "precision", get_args(Precision))
+        ),
     )
 
 
@@ -222,12 +230,14 @@ def _class_names(values: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _probability(values: Mapping[str, Any]) -> Probability:
-    value = values.get("probability")
-    for known in get_args(Probability):
-        if value == known:
-            return cast(Probability, known)
-    raise ExplainerFileError(f"metadata 'klieg.probability' is {value!r}: softmax or sigmoid")
+def _one_of(values: Mapping[str, Any], key: str, known: Sequence[str]) -> str:
+    value = values.get(key)
+    if value not in known:
+        raise ExplainerFileError(
+            f"metadata 'klieg.{key}' is {value!r}, expected {' or '.join(known)}: update klieg, or "
+            "export the model again"
+        )
+    return str(value)
 
 
 def _table(values: Mapping[str, Any], key: str, kind: Any) -> dict[str, Any]:

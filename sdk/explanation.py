@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from klieg.explainer_file import Probability
 from klieg.images.fitting import Placement
+from klieg.kernels.device.array import DeviceArray
 from klieg.regions import Rule, binarise, bounding_boxes, thresholds
 
 
@@ -41,8 +42,9 @@ class Explanation:
     """The T image sizes in pixels."""
     method: str
     """Name of the method."""
-    photos: tuple[NDArray[Any], ...]
-    """B photos as given, [H, W, 3] RGB in 0..255, H and W of their own."""
+    photos: tuple[NDArray[Any] | DeviceArray, ...]
+    """B photos as given, [H, W, 3] RGB in 0..255, H and W of their own; what was given on a GPU
+    stays there."""
     names: tuple[str, ...]
     """B paths as given, for arrays the number of the image in the call."""
     placements: tuple[Placement, ...]

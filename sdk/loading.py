@@ -15,6 +15,7 @@ from klieg.errors import ImageError
 from klieg.images.arrays import as_image
 from klieg.images.decoding import read_image
 from klieg.images.fitting import Fit, Placement, fit_image
+from klieg.kernels.device.array import DeviceArray
 from klieg.methods.passes import Batch
 from klieg.targets import Targets, paired, resolve_targets
 
@@ -26,11 +27,17 @@ Image = NDArray[Any] | str | os.PathLike[str]
 class Loaded:
     """One image on its way into a batch."""
 
-    photo: NDArray[Any]  # [H, W, 3]
+    photo: NDArray[Any] | DeviceArray  # [H, W, 3]; on a device as it was given
     name: str
-    fitted: NDArray[np.float32]  # [S, S, 3] in 0..255
     placement: Placement
     targets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Fitted(Loaded):
+    """One image on the host, fitted to the model."""
+
+    fitted: NDArray[np.float32]  # [S, S, 3] in 0..255
 
 
 def listed_images(images: NDArray[Any] | Image | Iterable[Image]) -> list[Image]:
@@ -52,7 +59,7 @@ def load(
     classes: int,
     class_names: tuple[str, ...] | None,
     on_image_error: Callable[[ImageError], None] | None,
-) -> Iterator[Loaded]:
+) -> Iterator[Fitted]:
     """Read, check and fit images one by one; see `Explainer.explain_iter`."""
     for number, (image, asked) in enumerate(paired(images, target)):
         targets = resolve_targets(asked, classes=classes, names=class_names)
@@ -68,10 +75,10 @@ def load(
             on_image_error(named)
             continue
         fitted, placement = fit_image(photo, size, fit)
-        yield Loaded(photo, name, fitted, placement, targets)
+        yield Fitted(photo, name, placement, targets, fitted)
 
 
-def as_batch(loaded: Sequence[Loaded], channels: int) -> Batch:
+def as_batch(loaded: Sequence[Fitted], channels: int) -> Batch:
     """Put images of one size together, as grey ones for a model of one channel.
 
     Raises:

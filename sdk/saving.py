@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.atomic import atomic_path
+from klieg.errors import InputError
+from klieg.kernels.device.array import DeviceArray
 from klieg.lettering import sheet
 from klieg.methods.table import find_method
 from klieg.regions import bounding_boxes
@@ -176,5 +178,10 @@ def _brightened(saliency: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.minimum(saliency / np.quantile(shown, 0.99), 1), dtype=np.float32)
 
 
-def _as_bytes(photo: NDArray[Any]) -> NDArray[np.uint8]:
+def _as_bytes(photo: NDArray[Any] | DeviceArray) -> NDArray[np.uint8]:
+    if isinstance(photo, DeviceArray):
+        raise InputError(
+            "the photo is on a GPU, and pictures are drawn on the host: explain host arrays, or "
+            "draw `Explanation.maps` yourself"
+        )
     return np.asarray(np.rint(photo), dtype=np.uint8)

@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CUDA = {".cu", ".cuh", ".fatbin"}
 FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
 
 
@@ -24,7 +25,9 @@ def on_disk() -> set[str]:
             found.add(f"{prefix}/{path.relative_to(ROOT / top)}")
     maskers = ROOT / "sdk/training/maskers"
     data = {f"klieg/training/maskers/{path.name}" for path in maskers.iterdir() if path.is_file()}
-    return found | data | {"klieg/py.typed"}
+    cuda = ROOT / "kernels/cuda"
+    sources = {f"klieg/kernels/cuda/{path.name}" for path in cuda.iterdir() if path.suffix in CUDA}
+    return found | data | sources | {"klieg/py.typed"}
 
 
 def test_every_folder_is_listed() -> None:

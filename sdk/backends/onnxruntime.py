@@ -45,6 +45,7 @@ class OnnxRuntimeBackend:
                 f"{ort.get_available_providers()}; for CUDA: pip install 'klieg[gpu]'"
             )
         self._path, self._providers, self._threads = file.path, wanted, threads
+        self._settings = [self._provider_settings(name) for name in wanted]
         self._lock, self._closed = threading.Lock(), False
         self._sessions: dict[frozenset[str], Any] = {}
         # With no other outputs one session serves all, and the file's bytes can be freed.
@@ -56,7 +57,9 @@ class OnnxRuntimeBackend:
     def _open(self, data: bytes) -> Any:
         options = session_options(self._threads)
         try:
-            session = _import().InferenceSession(data, options, providers=self._providers)
+            session = _import().InferenceSession(
+                data, options, providers=self._providers, provider_options=self._settings
+            )
         except Exception as error:
             raise BackendError(f"ONNX Runtime cannot load {self._path}: {error}") from error
         # The session keeps the file's bytes in case it has to start over with other providers,
@@ -69,6 +72,10 @@ class OnnxRuntimeBackend:
                 "check the driver with `klieg doctor`, or ask for that provider"
             )
         return session
+
+    def _provider_settings(self, name: str) -> dict[str, str]:
+        """Return the options of a provider."""
+        return {}
 
     def _session(self, outputs: Sequence[str]) -> Any:
         if self._data is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from klieg.cli.bench import bench
+from klieg.cli.build import build
 from klieg.cli.doctor import doctor
 from klieg.cli.evaluate import evaluate
 from klieg.cli.explain import explain
@@ -20,9 +21,10 @@ def main() -> None:
     """Explain what an image classifier saw.
 
     Turn a classifier into an explainer file once (export), then explain photos with it on any
-    machine (explain). Masks in a single pass come from a masker (train).
+    machine (explain). Masks in a single pass come from a masker (train), TensorRT engines for an
+    NVIDIA GPU from the GPU's own machine (build).
     """
 
 
-for command in (export, explain, inspect, evaluate, sanity, train, bench, doctor):
+for command in (export, build, explain, inspect, evaluate, sanity, train, bench, doctor):
     main.add_command(command)

@@ -9,6 +9,9 @@ from typing import Final
 
 import click
 
+from klieg.kernels.device.inventory import take_inventory
+from klieg.kernels.device.opening import OLDEST_CUDA, OLDEST_DRIVER
+
 PACKAGES: Final = {
     "numpy": "base",
     "opencv-python-headless": "base",
@@ -19,8 +22,9 @@ PACKAGES: Final = {
     "onnx-ir": "export",
     "torch": "export",
     "torchvision": "demo",
-    "tensorrt": "not used yet",
-    "pycuda": "not used yet",
+    "cuda-core": "cuda",
+    "pycuda": "pycuda",
+    "tensorrt": "tensorrt",
 }
 IDENTITY_MODEL: Final = bytes.fromhex(  # y = x, one float: the smallest thing an engine can load
     "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a02"
@@ -40,7 +44,7 @@ def doctor() -> None:
             version = "-"
         click.echo(f"  {package:<24} {version:<14} {extra}")
     click.echo()
-    for name, works in {**_providers(), **_libraries()}.items():
+    for name, works in {**_providers(), **_libraries(), **_gpus()}.items():
         click.echo(f"  {'ok' if works else '--'}  {name}")
 
 
@@ -60,7 +64,22 @@ def _providers() -> dict[str, bool]:
 
 
 def _libraries() -> dict[str, bool]:
-    return {
-        "CUDA driver (libcuda)": ctypes.util.find_library("cuda") is not None,
-        "TensorRT (libnvinfer)": ctypes.util.find_library("nvinfer") is not None,
+    return {"TensorRT (libnvinfer)": ctypes.util.find_library("nvinfer") is not None}
+
+
+def _gpus() -> dict[str, bool]:
+    """Describe the driver and every GPU that it finds."""
+    found = take_inventory()
+    if found.cuda is None:
+        return {f"CUDA driver: {found.reason}": False}
+    number = f" {found.driver}" if found.driver else ""
+    line = f"CUDA driver{number}, for CUDA {found.cuda[0]}.{found.cuda[1]}"
+    if found.cuda < OLDEST_CUDA:
+        return {f"{line}: klieg needs driver {OLDEST_DRIVER}": False}
+    if found.reason is not None:
+        return {line: True, found.reason: False}
+    return {line: True} | {
+        f"GPU {gpu.index} {gpu.name}, compute capability {gpu.architecture[0]}."
+        f"{gpu.architecture[1]}, {gpu.memory / 2**30:.0f} GiB": True
+        for gpu in found.gpus
     }

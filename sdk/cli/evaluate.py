@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klieg.cli import options as shared
+from klieg.cli.engine import engine_options, open_explainer
 from klieg.cli.failure import reported
 from klieg.cli.parameters import Names
 
@@ -59,8 +60,7 @@ if TYPE_CHECKING:
 @shared.SCALES
 @shared.METHOD_OPTIONS
 @shared.BATCH_SIZE
-@shared.THREADS
-@shared.PROVIDER
+@engine_options
 def evaluate(
     explainer: Path,
     dataset: Path,
@@ -77,8 +77,7 @@ def evaluate(
     scales: list[int] | None,
     options: tuple[tuple[str, float], ...],
     batch_size: int,
-    threads: int | None,
-    provider: tuple[str, ...],
+    **engine: Any,
 ) -> None:
     """Score the maps of the file EXPLAINER on the photos of DATASET.
 
@@ -90,7 +89,6 @@ def evaluate(
     """
     with reported():
         from klieg import evaluation
-        from klieg.explainer import Explainer
 
         given: dict[str, Any] = {} if metrics is None else {"metrics": tuple(metrics)}
         asked = evaluation.EvaluationOptions(
@@ -98,7 +96,7 @@ def evaluate(
             scales=None if scales is None else tuple(scales),
             method_options=dict(options), **given,
         )  # fmt: skip
-        with Explainer(explainer, providers=provider or None, threads=threads) as opened:
+        with open_explainer(explainer, **engine) as opened:
             data = evaluation.open_dataset(
                 dataset, layout=layout, annotations=annotations, split=split
             )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klieg.cli import options as shared
+from klieg.cli.engine import engine_options, open_explainer
 from klieg.cli.failure import reported
 from klieg.cli.photos import listed_files
 from klieg.methods.table import METHODS
@@ -53,8 +54,7 @@ if TYPE_CHECKING:
 )
 @shared.binarise("What --views counts as salient: above the map's mean, or the share that is it.")
 @shared.BATCH_SIZE
-@shared.THREADS
-@shared.PROVIDER
+@engine_options
 def explain(
     explainer: Path,
     images: tuple[str, ...],
@@ -67,8 +67,7 @@ def explain(
     views: bool,
     binarise: Rule,
     batch_size: int,
-    threads: int | None,
-    provider: tuple[str, ...],
+    **engine: Any,
 ) -> None:
     """Explain IMAGES (files, folders or glob patterns) with the file EXPLAINER.
 
@@ -78,22 +77,19 @@ def explain(
     """
     files = listed_files(images)
     classes = [int(one) if one.isdigit() else one for one in target]
-    with reported():
-        from klieg.explainer import Explainer
-
-        with Explainer(explainer, providers=provider or None, threads=threads) as opened:
-            failures = _explain_all(
-                opened,
-                files,
-                output,
-                methods=tuple(dict.fromkeys(methods)),
-                options=dict(options),
-                scales=scales,
-                target=[classes] * len(files) if classes else None,
-                views=binarise if views else None,
-                fit=fit,
-                batch_size=batch_size,
-            )
+    with reported(), open_explainer(explainer, **engine) as opened:
+        failures = _explain_all(
+            opened,
+            files,
+            output,
+            methods=tuple(dict.fromkeys(methods)),
+            options=dict(options),
+            scales=scales,
+            target=[classes] * len(files) if classes else None,
+            views=binarise if views else None,
+            fit=fit,
+            batch_size=batch_size,
+        )
     for failure in failures:
         click.echo(f"Error: {failure}", err=True)
     click.echo(f"explained {len(files) - len(failures)} of {len(files)} photos: see {output}")

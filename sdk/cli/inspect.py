@@ -71,6 +71,7 @@ def _show_explainer(path: Path, classes: bool) -> None:
         "sha256": file.sha256,
         "original": f"sha256 {info.source_sha256}",
         "graph": f"opset {facts.opset}, {facts.node_count} nodes",
+        "precision": info.precision,
         "layer": info.layer,
         **({"masker": info.masker or "no name"} if "mask" in file.outputs else {}),
         "image size": f"{sizes}, made for {info.input_size}",

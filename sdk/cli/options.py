@@ -32,10 +32,6 @@ BATCH_SIZE = click.option(
     show_default=True,
     help="Photos in memory at once.",
 )
-THREADS = click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
-PROVIDER = click.option(
-    "--provider", multiple=True, help="ONNX Runtime execution provider. Default: CPU."
-)
 
 
 def output(what: str) -> Decorator:

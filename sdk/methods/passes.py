@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from klieg.backends import Backend
 from klieg.errors import NumericalError
 from klieg.explainer_file import IMAGE_OUTPUTS, ExplainerInfo
+from klieg.kernels.device.array import DeviceArray
 
 Array = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -41,6 +42,15 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class DeviceBatch:
+    """As `Batch`, with its images on a GPU."""
+
+    images: DeviceArray  # uint8 [B, S, S, C] or float32 [B, C, S, S], in 0..255
+    targets: Indices  # [N], -1 for the predicted class
+    owner: Indices  # [N] ascending, the number of the image that each question is about
+
+
+@dataclass(frozen=True)
 class Pass:
     """One pass of a batch at one size, with one row per question."""
 
@@ -57,6 +67,14 @@ class RawMaps:
     logits: Array  # [N, classes] at the first size
     targets: Indices  # [N] the classes explained
     scales_used: NDArray[np.bool_]  # [N, T]
+
+
+@dataclass(frozen=True)
+class Maps(RawMaps):
+    """Raw maps made into maps."""
+
+    maps: Array  # [N, S, S] in 0..1
+    degenerate: NDArray[np.bool_]  # [N]
 
 
 class Passes:
@@ -103,7 +121,7 @@ class Passes:
         Raises:
             NumericalError: a logit or a mask is NaN or infinite.
         """
-        units = self._units(batch, outputs)
+        units = self.units(batch, outputs)
         found: list[list[Array]] = [[] for _ in outputs]
         part = images_per_pass(*batch.images.shape[2:])
         for start in range(0, len(units.images), part):
@@ -127,25 +145,26 @@ class Passes:
             for name, values in zip(outputs, found, strict=True)
         ]
 
-    def _units(self, batch: Batch, outputs: Sequence[str]) -> _Units:
-        count = len(batch.images)
+    def units(self, batch: Batch | DeviceBatch, outputs: Sequence[str]) -> Units:
+        """Arrange the questions of a batch as the engine's input."""
+        count = batch.images.shape[0]
         if PER_IMAGE.issuperset(outputs):
             targets = np.full((count, 1), -1)
-            return _Units(np.arange(count), targets, True, batch.owner, np.zeros_like(batch.owner))
+            return Units(np.arange(count), targets, True, batch.owner, np.zeros_like(batch.owner))
         if self._several_targets and IMAGE_OUTPUTS.isdisjoint(outputs):
             first = np.searchsorted(batch.owner, np.arange(count))  # [B] first question of each
             place = np.arange(len(batch.owner)) - first[batch.owner]
             # Images with fewer questions than others repeat their first one.
             targets = np.repeat(batch.targets[first][:, None], place.max() + 1, axis=1)
             targets[batch.owner, place] = batch.targets
-            return _Units(np.arange(count), targets, True, batch.owner, place)
+            return Units(np.arange(count), targets, True, batch.owner, place)
         rows = np.arange(len(batch.owner))
         in_order = np.array_equal(batch.owner, np.arange(count))
-        return _Units(batch.owner, batch.targets[:, None], in_order, rows, np.zeros_like(rows))
+        return Units(batch.owner, batch.targets[:, None], in_order, rows, np.zeros_like(rows))
 
 
 @dataclass(frozen=True)
-class _Units:
+class Units:
     """What the rows of the engine's input are, and where each question finds its answer."""
 
     images: Indices  # [U] numbers of the images

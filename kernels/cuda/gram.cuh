@@ -1,0 +1,127 @@
+// Gram matrices of 128 x 128 cells, W A^T, summed over channels step by step, by 256 threads.
+//
+// Three ways with one form: `Element` of the cells, `STEP` channels at a time from rows of `PITCH`
+// elements, add() for a step, store() for the upper or lower 64 rows.
+#pragma once
+
+#include <cuda_fp16.h>
+#include <mma.h>
+
+constexpr int CELLS = 128;       // rows and columns of the Gram matrix
+constexpr int HALF = CELLS / 2;  // rows that are stored at once
+
+// Every thread multiplies 8 x 8 pairs of cells in float32.
+struct PlainGram {
+    using Element = float;
+    static constexpr int STEP = 16, PITCH = 20;
+    static constexpr int SIDE = 8, STRIDE = CELLS / SIDE;
+    float sums[SIDE][SIDE];
+
+    __device__ void clear() {
+        for (auto& row : sums) {
+            for (float& sum : row) sum = 0.0f;
+        }
+    }
+
+    __device__ void add(const float* w, const float* a, int) {
+        const int row = int(threadIdx.x) / STRIDE, column = int(threadIdx.x) % STRIDE;
+#pragma unroll 4
+        for (int k = 0; k < STEP; ++k) {
+            float left[SIDE], right[SIDE];
+#pragma unroll
+            for (int i = 0; i < SIDE; ++i) {
+                left[i] = w[(row + i * STRIDE) * PITCH + k];
+                right[i] = a[(column + i * STRIDE) * PITCH + k];
+            }
+#pragma unroll
+            for (int i = 0; i < SIDE; ++i) {
+#pragma unroll
+                for (int j = 0; j < SIDE; ++j) sums[i][j] = fmaf(left[i], right[j], sums[i][j]);
+            }
+        }
+    }
+
+    __device__ void store(float* gram, int half, int) const {
+        const int row = int(threadIdx.x) / STRIDE, column = int(threadIdx.x) % STRIDE;
+#pragma unroll
+        for (int i = 0; i < SIDE; ++i) {
+            if (i / (SIDE / 2) != half) continue;
+#pragma unroll
+            for (int j = 0; j < SIDE; ++j) {
+                gram[(row + (i % (SIDE / 2)) * STRIDE) * CELLS + column + j * STRIDE] = sums[i][j];
+            }
+        }
+    }
+};
+
+// Tensor cores: two rows of four warps, each with 64 x 32 pairs as 4 x 2 squares of 16.
+template <typename ElementType, typename Operand, int DEPTH>
+struct TensorGram {
+    using Element = ElementType;
+    static constexpr int STEP = 64 / int(sizeof(Element)), PITCH = 80 / int(sizeof(Element));
+    static constexpr int SQUARE = 16, DOWN = 4, ACROSS = 2;
+    using Left = nvcuda::wmma::fragment<nvcuda::wmma::matrix_a, SQUARE, SQUARE, DEPTH, Operand,
+                                        nvcuda::wmma::row_major>;
+    using Right = nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, SQUARE, SQUARE, DEPTH, Operand,
+                                         nvcuda::wmma::col_major>;
+    nvcuda::wmma::fragment<nvcuda::wmma::accumulator, SQUARE, SQUARE, DEPTH, float>
+        sums[DOWN][ACROSS];
+
+    __device__ static int first_row() { return int(threadIdx.x) / 128 * HALF; }
+    __device__ static int first_column() { return int(threadIdx.x) / 32 % 4 * ACROSS * SQUARE; }
+
+    __device__ void clear() {
+#pragma unroll
+        for (int i = 0; i < DOWN; ++i) {
+#pragma unroll
+            for (int j = 0; j < ACROSS; ++j) nvcuda::wmma::fill_fragment(sums[i][j], 0.0f);
+        }
+    }
+
+    // Squares without a cell are left out: a warp decides as one.
+    __device__ void add(const Element* w, const Element* a, int cells) {
+#pragma unroll
+        for (int k = 0; k < STEP; k += DEPTH) {
+            Right right[ACROSS];
+#pragma unroll
+            for (int j = 0; j < ACROSS; ++j) {
+                const int column = first_column() + j * SQUARE;
+                if (column < cells) {
+                    nvcuda::wmma::load_matrix_sync(right[j], a + column * PITCH + k, PITCH);
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < DOWN; ++i) {
+                const int row = first_row() + i * SQUARE;
+                if (row >= cells || first_column() >= cells) continue;
+                Left left;
+                nvcuda::wmma::load_matrix_sync(left, w + row * PITCH + k, PITCH);
+#pragma unroll
+                for (int j = 0; j < ACROSS; ++j) {
+                    if (first_column() + j * SQUARE < cells) {
+                        nvcuda::wmma::mma_sync(sums[i][j], left, right[j], sums[i][j]);
+                    }
+                }
+            }
+        }
+    }
+
+    __device__ void store(float* gram, int half, int cells) const {
+        if (first_row() != half * HALF) return;
+#pragma unroll
+        for (int i = 0; i < DOWN; ++i) {
+#pragma unroll
+            for (int j = 0; j < ACROSS; ++j) {
+                const int column = first_column() + j * SQUARE;
+                if (first_row() + i * SQUARE >= cells || column >= cells) continue;
+                nvcuda::wmma::store_matrix_sync(gram + i * SQUARE * CELLS + column, sums[i][j],
+                                                CELLS, nvcuda::wmma::mem_row_major);
+            }
+        }
+    }
+};
+
+using HalfGram = TensorGram<__half, __half, 16>;
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+using Tf32Gram = TensorGram<float, nvcuda::wmma::precision::tf32, 8>;
+#endif

@@ -1,0 +1,99 @@
+"""ONNX Runtime on a GPU, with inputs and outputs that stay there: for klieg's own kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from klieg.backends.onnxruntime import OnnxRuntimeBackend
+from klieg.errors import BackendError, OptionError
+from klieg.explainer_file import ExplainerFile
+from klieg.kernels.device import CudaDevice
+from klieg.kernels.device.array import DeviceArray
+
+MEMORY: Final[Mapping[str, str]] = {
+    "CUDAExecutionProvider": "cuda",
+    "TensorrtExecutionProvider": "cuda",
+    "CPUExecutionProvider": "cpu",
+}
+"""What ONNX Runtime calls the memory of a provider; the last serves a device that is the host."""
+
+
+class OnnxRuntimeDeviceBackend(OnnxRuntimeBackend):
+    """Sessions that share a device's stream; see `DeviceBackend`."""
+
+    def __init__(
+        self,
+        file: ExplainerFile,
+        *,
+        device: CudaDevice,
+        providers: Sequence[str],
+        threads: int | None = None,
+    ) -> None:
+        """Open a session.
+
+        Args:
+            file: The explainer.
+            device: The GPU and the stream on it; it stays open when the backend is closed.
+            providers: ONNX Runtime's execution providers, first choice first.
+            threads: Threads of what runs on the processor; None for all cores.
+
+        Raises:
+            OptionError: the first provider does not compute on a GPU.
+            BackendError: ONNX Runtime is not installed, lacks a provider, or refuses the file.
+        """
+        if not providers or providers[0] not in MEMORY:
+            raise OptionError(
+                f"providers are {list(providers)}, expected one of {', '.join(MEMORY)} first"
+            )
+        self._device = device
+        self._memory = MEMORY[providers[0]]
+        super().__init__(file, providers=providers, threads=threads)
+        self._versions = {**self._versions, **device.versions, "gpu": device.name}
+
+    @property
+    def device(self) -> CudaDevice:
+        """See `DeviceBackend`."""
+        return self._device
+
+    def enqueue(
+        self, images: DeviceArray, targets: DeviceArray, outputs: Sequence[str]
+    ) -> list[DeviceArray]:
+        """See `DeviceBackend`."""
+        import onnxruntime
+
+        if self._closed:
+            raise BackendError("the explainer is closed: open it again")
+        session = self._session(outputs)
+        options = onnxruntime.RunOptions()
+        # Order on the stream is all that is needed: the host goes on.
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        try:
+            binding = session.io_binding()
+            for name, array in (("image", images), ("target", targets)):
+                binding.bind_input(
+                    name, self._memory, self._device.index, array.dtype.type, array.shape,
+                    array.pointer,
+                )  # fmt: skip
+            for name in outputs:
+                binding.bind_output(name, self._memory, self._device.index)
+            session.run_with_iobinding(binding, options)
+            values = binding.get_outputs()
+        except Exception as error:
+            raise BackendError(
+                f"ONNX Runtime failed on images of shape {list(images.shape)}: {error}"
+            ) from error
+        return [
+            DeviceArray(value.data_ptr(), tuple(value.shape()), np.dtype(np.float32), value)
+            for value in values
+        ]
+
+    def _provider_settings(self, name: str) -> dict[str, str]:
+        if MEMORY.get(name) != "cuda":
+            return {}
+        return {
+            "device_id": str(self._device.index),
+            "user_compute_stream": str(self._device.stream),
+        }

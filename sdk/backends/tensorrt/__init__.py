@@ -1,0 +1,1 @@
+"""TensorRT: engines built on the device they run on, cached, checked and executed."""

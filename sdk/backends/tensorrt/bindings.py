@@ -1,0 +1,123 @@
+"""The package `tensorrt`, imported when it is first needed, and its messages."""
+
+from __future__ import annotations
+
+import importlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any, Final, Protocol, cast
+
+import klieg.backends.tensorrt.interface as api
+from klieg.errors import BackendError
+
+MAJORS: Final = (10, 11)
+"""Versions whose common interface is used."""
+
+MESSAGES: Final = 8
+"""Complaints that an error message quotes, the latest ones."""
+
+
+class Package(Protocol):
+    """What is used of the package itself."""
+
+    __version__: str
+    ILogger: type[api.ILogger]
+    Builder: Callable[[api.ILogger], api.Builder]
+    OnnxParser: Callable[[api.INetworkDefinition, api.ILogger], api.OnnxParser]
+    Runtime: Callable[[api.ILogger], api.Runtime]
+    NetworkDefinitionCreationFlag: api.NetworkDefinitionCreationFlag
+    BuilderFlag: api.BuilderFlag
+    MemoryPoolType: api.MemoryPoolType
+    ExecutionContextAllocationStrategy: api.ExecutionContextAllocationStrategy
+    DataType: api.DataType
+    TensorLocation: api.TensorLocation
+
+
+class Log:
+    """What TensorRT complained of lately.
+
+    TensorRT keeps the first logger that a process gives it and ignores all others, so there is one
+    for all builders and engines. Where several of them work at once, their complaints mix.
+    """
+
+    def __init__(self, trt: Package) -> None:
+        self._lines: deque[str] = deque(maxlen=MESSAGES)
+        lines = self._lines
+        complaints = (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
+
+        class Logger(trt.ILogger):  # type: ignore[name-defined, misc]  # known when it runs
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, msg: str) -> None:
+                if severity in complaints:
+                    lines.append(msg)
+
+        self.logger: Final = Logger()
+
+    def clear(self) -> None:
+        """Forget what came before the call that is about to be made."""
+        self._lines.clear()
+
+    def text(self) -> str:
+        """Return the complaints since `clear` in one line."""
+        return "; ".join(self._lines) or "TensorRT gives no reason"
+
+
+@dataclass(frozen=True)
+class TensorRT:
+    """The package, its version and its messages."""
+
+    package: Package
+    version: str
+    log: Log
+
+    def builder(self) -> api.Builder:
+        """Return a new builder or raise BackendError."""
+        try:
+            return self.package.Builder(self.log.logger)
+        except TypeError as error:  # what the bindings make of a null pointer
+            raise self._no_start(error) from error
+
+    def runtime(self) -> api.Runtime:
+        """Return a new runtime or raise BackendError."""
+        try:
+            return self.package.Runtime(self.log.logger)
+        except TypeError as error:
+            raise self._no_start(error) from error
+
+    def _no_start(self, error: TypeError) -> BackendError:
+        return BackendError(
+            f"TensorRT {self.version} does not start: {self.log.text()} ({error}); check the "
+            "driver with `klieg doctor`"
+        )
+
+
+def open_tensorrt() -> TensorRT:
+    """Import TensorRT.
+
+    Raises:
+        BackendError: it is not installed, or of a version that klieg does not know.
+    """
+    try:
+        package = importlib.import_module("tensorrt")
+    except ImportError as error:
+        raise BackendError(
+            f"TensorRT cannot be imported ({error}): pip install 'klieg[tensorrt]'"
+        ) from error
+    version = str(package.__version__)
+    if version.split(".")[0] not in map(str, MAJORS):
+        raise BackendError(
+            f"TensorRT {version} is installed, klieg works with {' and '.join(map(str, MAJORS))}: "
+            "pip install 'klieg[tensorrt]'"
+        )
+    return _opened(package)
+
+
+@cache
+def _opened(module: ModuleType) -> TensorRT:
+    package = cast(Package, module)
+    return TensorRT(package, package.__version__, Log(package))

@@ -1,0 +1,145 @@
+"""klieg build: engines for the GPU of this machine."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from klieg.cli import options as shared
+from klieg.cli.engine import ENGINES
+from klieg.cli.failure import reported
+from klieg.errors import EngineError, OptionError
+from klieg.methods.table import find_method
+
+if TYPE_CHECKING:
+    from klieg.backends.tensorrt.cache import EngineCache
+    from klieg.backends.tensorrt.manifest import Platform
+    from klieg.explainer_file import ExplainerFile
+
+
+@click.command(short_help="Build TensorRT engines for this GPU.")
+@shared.EXPLAINER
+@shared.METHODS
+@shared.SCALES
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Images in one pass at most.",
+)
+@click.option(
+    "--targets",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Classes per image in one pass at most.",
+)
+@click.option(
+    "--workspace",
+    metavar="MIB",
+    type=click.IntRange(min=1),
+    help="Memory for intermediate steps of a layer. Default: all of the GPU.",
+)
+@ENGINES
+@click.option(
+    "--device",
+    metavar="NAME",
+    default="cuda.core",
+    show_default=True,
+    help="The package that drives the GPU: cuda.core or pycuda.",
+)
+def build(
+    explainer: Path,
+    methods: list[str],
+    scales: list[int] | None,
+    batch: int,
+    targets: int,
+    workspace: int | None,
+    engines: Path | None,
+    device: str,
+) -> None:
+    """Build the TensorRT engines that some methods need of the file EXPLAINER.
+
+    An engine works on this kind of GPU with this version of TensorRT only, at the image sizes it
+    was built for. Methods that need the same outputs share one. Building takes minutes the first
+    time; what it measures is kept for the next one.
+    """
+    with reported():
+        from klieg.backends.tensorrt.bindings import open_tensorrt
+        from klieg.backends.tensorrt.building import build_plan
+        from klieg.backends.tensorrt.cache import EngineCache
+        from klieg.backends.tensorrt.manifest import Identity, Platform
+        from klieg.backends.tensorrt.profiles import EngineOptions
+        from klieg.explainer_file import read_explainer
+        from klieg.kernels.device.opening import open_device
+
+        file, cache = read_explainer(explainer), EngineCache(engines)
+        wanted = {
+            outputs: EngineOptions(sizes, batch, targets, workspace and workspace << 20)
+            for outputs, sizes in _sizes_by_outputs(file, methods, scales).items()
+        }
+        opened = open_tensorrt()
+        with closing(open_device(device)) as gpu:
+            platform = Platform.of(gpu, opened.version)
+            major, minor = platform.architecture
+            click.echo(f"GPU       {platform.gpu}, compute capability {major}.{minor}")
+            click.echo(f"TensorRT  {platform.tensorrt}")
+            for outputs, options in wanted.items():
+                _echo_wrapped("building  ", ", ".join(outputs))
+                _echo_wrapped("          ", str(options))
+                start = time.monotonic()
+                timing = _timing_cache(cache, platform)
+                with gpu.activated():
+                    plan, measured = build_plan(file, outputs, options, timing_cache=timing)
+                identity = Identity(file.sha256, outputs, options, platform)
+                entry = cache.store(file, identity, plan, gpu.versions)
+                cache.store_timing_cache(platform, measured)
+                seconds = time.monotonic() - start
+                click.echo(f"wrote     {entry.plan.name}")
+                click.echo(f"          {len(plan) / 1e6:.1f} MB in {seconds:.1f} s")
+    click.echo(f"engines   {len(wanted)} in {cache.folder}")
+
+
+def _echo_wrapped(title: str, text: str) -> None:
+    width = shutil.get_terminal_size().columns
+    indent = " " * len(title)
+    click.echo(click.wrap_text(text, width, initial_indent=title, subsequent_indent=indent))
+
+
+def _sizes_by_outputs(
+    file: ExplainerFile, methods: Sequence[str], scales: Sequence[int] | None
+) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Return the image sizes of each set of outputs that a method needs, both in order."""
+    from klieg.scales import chosen_scales
+
+    if not methods:
+        raise OptionError("got no methods, expected at least one, such as --methods cameras")
+    found: dict[tuple[str, ...], set[int]] = {}
+    for name in methods:
+        method = find_method(name)
+        missing = sorted(set(method.outputs) - file.outputs)
+        if missing:
+            raise OptionError(
+                f"method {name!r} needs the output {missing[0]!r}, which {file.path} lacks: "
+                f"export the model again for it"
+            )
+        # The first scale is that of the maps, and the only one of most methods.
+        given = scales if scales is None or method.multi_scale else scales[:1]
+        sizes = chosen_scales(given, method=name, info=file.info, fixed_size=file.fixed_size)
+        found.setdefault(tuple(sorted(method.outputs)), set()).update(sizes)
+    return {outputs: tuple(sorted(sizes)) for outputs, sizes in found.items()}
+
+
+def _timing_cache(cache: EngineCache, platform: Platform) -> bytes | None:
+    try:
+        return cache.timing_cache(platform)
+    except EngineError as error:
+        click.echo(f"Warning: {error}: everything is measured again", err=True)
+        return None

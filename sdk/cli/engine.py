@@ -1,0 +1,52 @@
+"""Options for which engine computes, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from klieg.explainer import Explainer
+
+ENGINES: Final = click.option(
+    "--engines",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of TensorRT engines. Default: $KLIEG_ENGINES, or klieg/engines in the user's "
+    "cache.",
+)
+_OPTIONS: Final = (
+    click.option(
+        "--backend",
+        type=click.Choice(["onnxruntime", "tensorrt"]),
+        default="onnxruntime",
+        show_default=True,
+        help="What runs the network. TensorRT needs `klieg build` before.",
+    ),
+    click.option(
+        "--provider", multiple=True, help="ONNX Runtime execution provider. Default: CPU."
+    ),
+    click.option(
+        "--device",
+        metavar="NAME",
+        help="Keep CAMERAS and CASM on a GPU, driven by cuda.core or pycuda; cuda.core:1 is the "
+        "second GPU.",
+    ),
+    ENGINES,
+    click.option("--threads", type=click.IntRange(min=1), help="Default: all cores."),
+)
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command, which takes them as **engine."""
+    return reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), command)
+
+
+def open_explainer(path: Path, *, provider: tuple[str, ...], **engine: Any) -> Explainer:
+    """Open an explainer file as the options say."""
+    from klieg.explainer import Explainer
+
+    return Explainer(path, providers=provider or None, **engine)

@@ -1,0 +1,246 @@
+"""Batches of a form seen before, replayed as one CUDA graph.
+
+A graph repeats launches with the pointers that they were recorded with. So the memory of a batch is
+laid out once: the first time it is run as it is, the second time its allocations are kept in order,
+and run once more while the device records. From the third time on only the images are new.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klieg.errors import DeviceError
+from klieg.kernels.device import Argument, Buffer, CudaDevice, Graph, Kernel, Module
+from klieg.kernels.device.array import DeviceArray
+
+Found = TypeVar("Found")
+
+PLANS: Final = 4
+"""Forms of batches that are kept, those used last."""
+
+
+class ReplayDevice:
+    """A device that can give out the same memory again, in the same order."""
+
+    def __init__(self, device: CudaDevice) -> None:
+        """Wrap a device that records."""
+        self.inner: Final = device
+        self._thread = threading.local()
+
+    @property
+    def name(self) -> str:
+        """See `Device`."""
+        return self.inner.name
+
+    @property
+    def index(self) -> int:
+        """See `Device`."""
+        return self.inner.index
+
+    @property
+    def architecture(self) -> tuple[int, int]:
+        """See `Device`."""
+        return self.inner.architecture
+
+    @property
+    def stream(self) -> int:
+        """See `Device`."""
+        return self.inner.stream
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """See `Device`."""
+        return self.inner.versions
+
+    @property
+    def records(self) -> bool:
+        """See `CudaDevice`."""
+        return self.inner.records
+
+    def activated(self) -> AbstractContextManager[None]:
+        """See `CudaDevice`."""
+        return self.inner.activated()
+
+    def gpu_of(self, pointer: int) -> int | None:
+        """See `CudaDevice`."""
+        return self.inner.gpu_of(pointer)
+
+    def wait_for(self, stream: int) -> None:
+        """See `CudaDevice`."""
+        self.inner.wait_for(stream)
+
+    def capture(self) -> AbstractContextManager[Graph]:
+        """See `CudaDevice`."""
+        return self.inner.capture()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return whatever else the device offers."""
+        return getattr(self.inner, name)
+
+    def allocate(self, size: int) -> Buffer:
+        """See `Device`."""
+        layout = self._layout
+        return self.inner.allocate(size) if layout is None else layout.allocate(self.inner, size)
+
+    def copy_in(self, source: NDArray[Any], destination: Buffer) -> None:
+        """See `Device`; while a layout is repeated what it holds already is only compared."""
+        layout = self._layout
+        if layout is None or layout.is_new(source, destination):
+            self.inner.copy_in(source, destination)
+
+    def copy_out(self, source: Buffer, destination: NDArray[Any]) -> None:
+        """See `Device`."""
+        self.inner.copy_out(source, destination)
+
+    def load(self, code: bytes) -> Module:
+        """See `Device`."""
+        return self.inner.load(code)
+
+    def launch(
+        self,
+        kernel: Kernel,
+        grid: tuple[int, int, int],
+        block: int,
+        arguments: Sequence[Argument],
+        *,
+        shared: int = 0,
+    ) -> None:
+        """See `Device`."""
+        self.inner.launch(kernel, grid, block, arguments, shared=shared)
+
+    def synchronise(self) -> None:
+        """See `Device`."""
+        self.inner.synchronise()
+
+    def close(self) -> None:
+        """See `Device`."""
+        self.inner.close()
+
+    @contextmanager
+    def laid_out(self, layout: Layout) -> Iterator[None]:
+        """Take this thread's memory from a layout, which notes what is asked for or repeats it."""
+        layout.begin()
+        self._thread.layout = layout
+        try:
+            yield
+        finally:
+            self._thread.layout = None
+
+    @property
+    def _layout(self) -> Layout | None:
+        layout: Layout | None = getattr(self._thread, "layout", None)
+        return layout
+
+
+@dataclass
+class Layout:
+    """The memory of one batch, in the order in which it is asked for."""
+
+    buffers: list[Buffer] = field(default_factory=list)
+    constants: list[tuple[int, bytes]] = field(default_factory=list)
+    """Where something was copied to, and what."""
+    full: bool = False
+    _buffer: int = 0
+    _constant: int = 0
+
+    def begin(self) -> None:
+        """Start over: note what is asked for, or repeat it if there is something."""
+        self.full = bool(self.buffers)
+        self._buffer = self._constant = 0
+
+    def allocate(self, device: CudaDevice, size: int) -> Buffer:
+        """Return the next buffer."""
+        if not self.full:
+            self.buffers.append(device.allocate(size))
+            return self.buffers[-1]
+        self._buffer += 1
+        if self._buffer > len(self.buffers) or self.buffers[self._buffer - 1].size != size:
+            raise DeviceError(_DIFFERENT)
+        return self.buffers[self._buffer - 1]
+
+    def is_new(self, source: NDArray[Any], destination: Buffer) -> bool:
+        """Return whether the next copy has to be made, or was."""
+        constant = (destination.pointer, source.tobytes())
+        if not self.full:
+            self.constants.append(constant)
+            return True
+        self._constant += 1
+        if self._constant > len(self.constants) or self.constants[self._constant - 1] != constant:
+            raise DeviceError(_DIFFERENT)
+        return False
+
+
+_DIFFERENT: Final = (
+    "two runs of one batch asked for different memory, so they cannot be replayed: this is a bug "
+    "of klieg, please report it"
+)
+
+
+@dataclass
+class _Plan(Generic[Found]):
+    """One form of batch."""
+
+    inputs: list[DeviceArray] | None = None
+    layout: Layout = field(default_factory=Layout)
+    graph: Graph | None = None
+    found: Found | None = None
+
+
+class Replays(Generic[Found]):
+    """Runs batches, replaying those whose form was seen before."""
+
+    def __init__(self, device: ReplayDevice) -> None:
+        """Begin with no batches seen.
+
+        Args:
+            device: Where everything is enqueued that will be recorded.
+        """
+        self._device = device
+        self._plans: OrderedDict[Hashable, _Plan[Found]] = OrderedDict()
+        self.lock: Final = threading.Lock()
+        """Held from a call until its results are copied: the next call overwrites them."""
+
+    def __call__(
+        self,
+        form: Hashable,
+        inputs: Sequence[NDArray[Any]],
+        enqueue: Callable[[list[DeviceArray]], Found],
+    ) -> Found:
+        """Enqueue a batch.
+
+        Args:
+            form: Everything that decides which launches are made, besides the inputs' content.
+            inputs: Arrays to copy to the device; of one form they have the same shapes.
+            enqueue: Enqueues the batch's launches, all on the device, and returns where its
+                results will be.
+        """
+        device, plan = self._device, self._plans.pop(form, None)
+        if plan is None:
+            found = enqueue([DeviceArray.of(device, array) for array in inputs])
+            self._plans[form] = _Plan()
+            while len(self._plans) > PLANS:
+                self._plans.popitem(last=False)
+            return found
+        if plan.inputs is None:
+            plan.inputs = [DeviceArray.of(device, array) for array in inputs]
+            with device.laid_out(plan.layout):
+                found = enqueue(plan.inputs)
+            with device.laid_out(plan.layout), device.inner.capture() as plan.graph:
+                plan.found = enqueue(plan.inputs)
+            self._plans[form] = plan
+            return found
+        for array, destination in zip(inputs, plan.inputs, strict=True):
+            device.copy_in(np.ascontiguousarray(array), destination)
+        assert plan.graph is not None
+        assert plan.found is not None
+        plan.graph.launch()
+        self._plans[form] = plan
+        return plan.found

@@ -1,0 +1,104 @@
+"""Runs a method on a batch where its engine is: on the host, or on a GPU from end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klieg.backends import Backend, DeviceBackend
+from klieg.errors import OptionError
+from klieg.explanation import as_masks, normalise
+from klieg.kernels.device.array import DeviceArray
+from klieg.methods.passes import Batch, DeviceBatch, Maps, Passes
+from klieg.methods.replay import ReplayDevice, Replays
+from klieg.methods.table import find_method
+
+if TYPE_CHECKING:
+    from klieg.kernels.cuda.kernels import Kernels
+    from klieg.methods.on_device import DeviceMaps
+
+
+class Running:
+    """The methods of one explainer file on one engine."""
+
+    def __init__(self, passes: Passes, backend: Backend) -> None:
+        """Load klieg's kernels if the engine is on a GPU."""
+        self._passes, self._backend = passes, backend
+        self._kernels: Kernels | None = None
+        self._replays: Replays[DeviceMaps] | None = None
+        if hasattr(backend, "device"):
+            from klieg.kernels.cuda.kernels import Kernels
+
+            device = cast(DeviceBackend, backend).device
+            self._kernels = Kernels(device)
+            if isinstance(device, ReplayDevice):
+                self._replays = Replays(device)
+
+    def __call__(
+        self,
+        batch: Batch | DeviceBatch,
+        method: str,
+        sizes: Sequence[int],
+        options: Mapping[str, float],
+    ) -> Maps:
+        """Explain a batch.
+
+        Args:
+            batch: Images of size sizes[0] and classes.
+            method: Its name in the table.
+            sizes: Image sizes of its passes.
+            options: Numbers that it takes, all of them.
+
+        Raises:
+            OptionError: images on a device are given to a method that computes on the host.
+            BackendError: the engine failed.
+        """
+        if self._kernels is not None:
+            from klieg.methods.on_device import ON_DEVICE
+
+            if method in ON_DEVICE:
+                return self._on_device(batch, method, sizes, self._kernels)
+        if isinstance(batch, DeviceBatch):
+            raise OptionError(
+                f"method {method!r} computes on the host, but the images are on a GPU: use "
+                "'cameras' or 'casm', or pass host arrays"
+            )
+        entry = find_method(method)
+        result = entry.function(self._passes, batch, sizes, **options)
+        maps, degenerate = (as_masks if entry.bounded else normalise)(result.raw)
+        return Maps(result.raw, result.logits, result.targets, result.scales_used, maps, degenerate)
+
+    def _on_device(
+        self, batch: Batch | DeviceBatch, method: str, sizes: Sequence[int], kernels: Kernels
+    ) -> Maps:
+        from klieg.methods.on_device import ON_DEVICE, DeviceQuestions, fetch
+
+        device = kernels.device
+        backend = cast(DeviceBackend, self._backend)
+        units = self._passes.units(batch, find_method(method).outputs)
+        each = units.targets.shape[1]
+        rows = units.row * each + units.place
+        targets = units.targets.astype(np.int64).ravel()
+
+        def enqueue(arrays: list[DeviceArray]) -> DeviceMaps:
+            return ON_DEVICE[method](backend, kernels, DeviceQuestions(*arrays), sizes)
+
+        if isinstance(batch, DeviceBatch):
+            if not units.in_order:
+                raise OptionError(
+                    "this explainer file takes one class per image, and images on a GPU are not "
+                    "copied for more: ask for one class at a time"
+                )
+            found = enqueue([batch.images, DeviceArray.of(device, targets)])
+            return fetch(found, device, sizes, images=units.row, rows=rows)
+        inputs: list[NDArray[Any]] = [batch.images[units.images], targets]
+        if self._replays is None:
+            found = enqueue([DeviceArray.of(device, array) for array in inputs])
+            return fetch(found, device, sizes, images=units.row, rows=rows)
+        form = (method, tuple(sizes), inputs[0].shape, targets.shape)
+        with self._replays.lock:
+            found = self._replays(form, inputs, enqueue)
+            return fetch(found, device, sizes, images=units.row, rows=rows)

@@ -1,0 +1,105 @@
+"""A GPU made of host memory, for whoever only allocates and copies."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klieg.errors import DeviceMemoryError
+from klieg.kernels.device import Argument, Buffer, Graph, Kernel, Module
+
+STREAM = 0x57AE
+
+_active = threading.local()
+
+
+def active() -> bool:
+    """Return whether the context is that of the calling thread."""
+    return getattr(_active, "depth", 0) > 0
+
+
+@dataclass(frozen=True)
+class Memory:
+    pointer: int
+    size: int
+    owner: Any
+
+
+class FakeGpu:
+    """Fresh memory holds 0xFF bytes, NaN as float; `free` bytes are left."""
+
+    def __init__(
+        self, name: str = "NVIDIA Test", architecture: tuple[int, int] = (9, 0), free: int = 2**24
+    ) -> None:
+        self.name, self.architecture, self.stream = name, architecture, STREAM
+        self.index = 0
+        self.versions: Mapping[str, str] = {"cuda driver": "13.0"}
+        self.free = free
+        self.synchronised = 0
+        self.closed = False
+
+    @contextmanager
+    def activated(self) -> Iterator[None]:
+        _active.depth = getattr(_active, "depth", 0) + 1
+        try:
+            yield
+        finally:
+            _active.depth -= 1
+
+    def allocate(self, size: int) -> Memory:
+        if size > self.free:
+            raise DeviceMemoryError(f"{size} bytes asked for, {self.free} left: smaller batches")
+        memory = ctypes.create_string_buffer(b"\xff" * (size + 256), size + 256)
+        return Memory((ctypes.addressof(memory) + 255) // 256 * 256, size, memory)
+
+    def copy_in(self, source: NDArray[Any], destination: Buffer) -> None:
+        assert source.flags.c_contiguous
+        assert source.nbytes <= destination.size
+        ctypes.memmove(destination.pointer, source.ctypes.data, source.nbytes)
+
+    def copy_out(self, source: Buffer, destination: NDArray[Any]) -> None:
+        assert destination.nbytes <= source.size
+        ctypes.memmove(destination.ctypes.data, source.pointer, destination.nbytes)
+
+    def synchronise(self) -> None:
+        self.synchronised += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+    def load(self, code: bytes) -> Module:
+        raise NotImplementedError
+
+    def launch(
+        self,
+        kernel: Kernel,
+        grid: tuple[int, int, int],
+        block: int,
+        arguments: Sequence[Argument],
+        *,
+        shared: int = 0,
+    ) -> None:
+        raise NotImplementedError
+
+    def gpu_of(self, pointer: int) -> int | None:
+        raise NotImplementedError
+
+    def wait_for(self, stream: int) -> None:
+        raise NotImplementedError
+
+    def capture(self) -> AbstractContextManager[Graph]:
+        raise NotImplementedError
+
+
+def view(pointer: int, shape: Sequence[int], dtype: Any) -> NDArray[Any]:
+    """Look at memory of the fake GPU as an array."""
+    count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = (ctypes.c_byte * count).from_address(pointer)
+    return np.frombuffer(raw, dtype=dtype).reshape(shape)

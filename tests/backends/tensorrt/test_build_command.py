@@ -1,0 +1,156 @@
+"""`klieg build`, as a user types it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from fake_gpu import FakeGpu
+from fake_tensorrt import names
+
+from klieg.backends.tensorrt.cache import EngineCache
+from klieg.cli.build import build
+from klieg.errors import DeviceError
+from klieg.explainer_file import ALWAYS
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> list[str]:
+    """Open the fake GPU instead of a real one; return which packages were asked for."""
+    opening: Any = ModuleType("opening")
+    packages: list[str] = []
+
+    def open_device(name: str) -> FakeGpu:
+        packages.append(name)
+        return gpu
+
+    opening.open_device = open_device
+    monkeypatch.setitem(sys.modules, "klieg.kernels.device.opening", opening)
+    return packages
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(build, [str(argument) for argument in arguments])
+
+
+def test_the_default(
+    small_explainer: Path, cache: EngineCache, trt: Any, asked: list[str], gpu: FakeGpu
+) -> None:
+    result = run(small_explainer, "--engines", cache.folder)
+    assert result.exit_code == 0, result.output
+    (entry,) = cache.entries()
+    assert entry.identity.outputs == tuple(sorted(ALWAYS))
+    assert entry.identity.options.sizes == (32, 46, 61, 75, 89, 103, 118, 132)
+    assert entry.identity.options.max_batch == 8
+    assert entry.identity.options.workspace_bytes is None
+    assert asked == ["cuda.core"]
+    assert gpu.closed
+    lines = result.output.splitlines()
+    assert lines[:3] == [
+        "GPU       NVIDIA Test, compute capability 9.0",
+        "TensorRT  10.16.1.11",
+        "building  activation, gradient, logits",
+    ]
+    assert lines[-3] == f"wrote     {entry.plan.name}"
+    assert lines[-2].endswith(" s")
+    assert lines[-1] == f"engines   1 in {cache.folder}"
+
+
+@pytest.mark.parametrize("columns", [80, 50])
+def test_a_narrow_terminal(
+    columns: int, small_explainer: Path, cache: EngineCache, trt: Any, asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = run(small_explainer, "--engines", cache.folder).output.splitlines()
+    assert max(map(len, lines[:-1])) <= columns
+    assert max(map(len, lines[3:-3])) > columns - 10  # the width is used
+
+
+def test_options(small_explainer_all: Path, cache: EngineCache, trt: Any, asked: list[str]) -> None:
+    result = run(
+        small_explainer_all, "--engines", cache.folder, "--scales", "40,56", "--batch", 2,
+        "--targets", 3, "--workspace", 7, "--device", "pycuda",
+        "--methods", "gradcam,cameras,saliency,smoothgrad",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    found = {entry.identity.outputs: entry.identity.options for entry in cache.entries()}
+    assert {outputs: options.sizes for outputs, options in found.items()} == {
+        ("activation", "gradient", "logits"): (40, 56),
+        ("image_gradient", "logits"): (40,),
+    }
+    for options in found.values():
+        assert (options.max_batch, options.targets_per_image) == (2, 3)
+        assert options.workspace_bytes == 7 << 20
+    assert asked == ["pycuda"]
+
+
+def test_each_build_uses_what_the_last_one_measured(
+    small_explainer: Path, cache: EngineCache, trt: Any, asked: list[str]
+) -> None:
+    for _ in range(2):
+        assert run(small_explainer, "--engines", cache.folder).exit_code == 0
+    used = [call[1] for call in trt.calls if call[0] == "create_timing_cache"]
+    assert used == [b"", b"measured"]
+
+
+def test_a_damaged_timing_cache_is_told_and_left_behind(
+    small_explainer: Path, cache: EngineCache, trt: Any, asked: list[str]
+) -> None:
+    run(small_explainer, "--engines", cache.folder)
+    (path,) = cache.folder.glob("timing-*")
+    path.write_bytes(path.read_bytes() + b"!")
+    trt.calls.clear()
+    result = run(small_explainer, "--engines", cache.folder)
+    assert result.exit_code == 0
+    assert f"Warning: the timing cache {path} is damaged: everything is measured" in result.stderr
+    assert ("create_timing_cache", b"") in trt.calls
+    assert run(small_explainer, "--engines", cache.folder).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "saliency"], "needs the output 'image_gradient', which"),
+        (["--methods", "magic"], "unknown method 'magic'"),
+        (["--methods", ","], "got no methods"),
+        (["--scales", "64,32"], "expected ascending pixel sizes"),
+    ],
+)
+def test_impossible_wishes(
+    arguments: list[str], message: str, small_explainer: Path, trt: Any, asked: list[str]
+) -> None:
+    result = run(small_explainer, *arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert asked == []  # said before the GPU is opened
+    assert names(trt) == []
+
+
+def test_failures_are_one_line(
+    small_explainer: Path, cache: EngineCache, trt: Any, asked: list[str], gpu: FakeGpu,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    trt.faults.add("build_serialized_network")
+    result = run(small_explainer, "--engines", cache.folder)
+    assert result.exit_code == 1
+    assert "build_serialized_network went wrong" in result.stderr
+    assert gpu.closed
+    assert not cache.folder.exists()
+
+    def none_there(name: str) -> FakeGpu:
+        raise DeviceError("no GPU: run `klieg doctor`")
+
+    opening = sys.modules["klieg.kernels.device.opening"]
+    monkeypatch.setattr(opening, "open_device", none_there)
+    assert "Error: no GPU" in run(small_explainer, "--engines", cache.folder).stderr
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert "klieg[tensorrt]" in run(small_explainer, "--engines", cache.folder).stderr
+
+
+def test_help_fits_a_terminal() -> None:
+    assert max(map(len, run("--help").output.splitlines())) <= 80

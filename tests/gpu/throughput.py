@@ -1,0 +1,178 @@
+"""Time of each kernel against the floor that bytes and operations set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+from published import published_seconds
+
+from clock import Clock
+from klieg.kernels.cuda.contract import Contraction, largest_tile, touched_cells
+from klieg.kernels.cuda.kernels import Kernels
+from klieg.kernels.cuda.normalize import normalize
+from klieg.kernels.cuda.pyramid import pyramid
+from klieg.kernels.cuda.upsample import upsample
+from klieg.kernels.device import CudaDevice
+from klieg.kernels.device.array import DeviceArray
+from rows import Row, Skipped
+
+RESNET50 = [(n, n) for n in (7, 11, 14, 17, 20, 23, 26, 29)]
+CHANNELS, SIZE = 2048, 224
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What the GPU does at best, measured with torch."""
+
+    bandwidth: float
+    """Bytes per second of a copy, read and written both counted."""
+    rates: dict[str, float]
+    """Operations per second of a large matrix product, by kind of contraction."""
+
+
+def rows(device: CudaDevice, name: str) -> Iterator[Row]:
+    """Measure everything."""
+    ceilings = measured_ceilings()
+    yield Row("copy bandwidth, torch", f"{ceilings.bandwidth / 1e12:.2f} TB/s")
+    for kind, rate in ceilings.rates.items():
+        yield Row(f"matrix product, torch, {kind}", f"{rate / 1e12:.0f} TFLOP/s")
+    clock = Clock(device)
+    kernels = Kernels(clock.device)
+    yield from _elementwise(kernels, clock, ceilings)
+    for batch in (1, 16):
+        yield from _contractions(kernels, clock, ceilings, batch)
+
+
+def measured_ceilings() -> Ceilings:
+    """Return the ceilings of the GPU."""
+    try:
+        import torch
+    except ImportError as error:
+        raise Skipped("torch is not installed: it measures the ceilings") from error
+    if not torch.cuda.is_available():
+        raise Skipped("this torch sees no GPU: it measures the ceilings")
+
+    def seconds(work: Any) -> float:
+        samples = []
+        for _ in range(12):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            work()
+            end.record()
+            torch.cuda.synchronize()
+            samples.append(start.elapsed_time(end) / 1e3)
+        return float(np.median(samples[2:]))
+
+    source = torch.randn(2**29, device="cuda")  # 2 GiB
+    target = torch.empty_like(source)
+    bandwidth = 2 * source.nbytes / seconds(partial(target.copy_, source))
+    del source, target
+    rates = {}
+    for kind, dtype, tf32 in (
+        ("exact", torch.float32, False), ("tf32", torch.float32, True),
+        ("float16", torch.float16, False),
+    ):  # fmt: skip
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        a, b = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
+        rates[kind] = 2 * 8192**3 / seconds(partial(torch.matmul, a, b))
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.cuda.empty_cache()
+    return Ceilings(bandwidth, rates)
+
+
+def _elementwise(kernels: Kernels, clock: Clock, ceilings: Ceilings) -> Iterator[Row]:
+    generator = np.random.default_rng(0)
+    device, batch = clock.device, 16
+
+    def random(*shape: int) -> DeviceArray:
+        return DeviceArray.of(device, generator.standard_normal(shape, dtype=np.float32))
+
+    photos = DeviceArray.of(
+        device, generator.integers(0, 256, (batch, SIZE, SIZE, 3), dtype=np.uint8)
+    )
+    masks = random(batch, 56, 56)
+    # The bandwidth of a batch of maps is that of the caches: 64 times as many leave them.
+    many = random(64 * batch, SIZE, SIZE)
+    raw = random(batch, SIZE, SIZE)
+    for what, moved, work in (
+        (f"pyramid, {batch} x uint8 {SIZE} to 924 px", photos.size + batch * 3 * 924**2 * 4,
+         lambda _: pyramid(kernels, photos, 924)),
+        (f"pyramid, {batch} x uint8 {SIZE} to 324 px", photos.size + batch * 3 * 324**2 * 4,
+         lambda _: pyramid(kernels, photos, 324)),
+        (f"upsample, {batch} x 56 to {SIZE} px, bilinear", masks.size + raw.size,
+         lambda _: upsample(kernels, masks, (SIZE, SIZE), mode="bilinear", sigmoid=True)),
+        (f"normalize, {batch} x {SIZE} px", 2 * raw.size,
+         lambda _: normalize(kernels, raw, masks=False)),
+        (f"normalize, {64 * batch} x {SIZE} px (read twice)", 3 * many.size,
+         lambda _: normalize(kernels, many, masks=False)),
+    ):  # fmt: skip
+        taken = clock.seconds(work)
+        share = moved / taken / ceilings.bandwidth
+        yield Row(
+            what, f"{moved / 1e6:.1f} MB in {taken * 1e6:.1f} us, {share:.0%} of copy bandwidth",
+            "at least 60 %", share >= 0.6,
+        )  # fmt: skip
+
+
+def _contractions(kernels: Kernels, clock: Clock, ceilings: Ceilings, batch: int) -> Iterator[Row]:
+    published, their_memory = published_seconds(RESNET50, CHANNELS, SIZE, batch)
+    tile = largest_tile(RESNET50, (SIZE, SIZE))
+    for kind in ("exact", "tf32", "float16"):
+        inputs = 4 if batch == 1 else 1
+        element = 2 if kind == "float16" else 4
+        scales = [_random_scales(clock, batch, kind) for _ in range(inputs)]
+        used = DeviceArray.of(clock.device, np.ones((batch, len(RESNET50)), dtype=np.int32))
+
+        def work(number: int, scales: Any = scales, used: Any = used, kind: str = kind) -> None:
+            contraction = Contraction(kernels, size=(SIZE, SIZE), exact=kind == "exact")
+            for activation, gradient in scales[number]:
+                contraction.add(activation, gradient)
+            contraction.fuse(used)
+
+        taken = clock.seconds(work, inputs=inputs)
+        cells = sum(prod(grid) for grid in RESNET50)
+        moved = 2 * batch * cells * CHANNELS * element
+        flops = batch * gram_flops(tile)
+        floor = max(moved / ceilings.bandwidth, flops / ceilings.rates[kind])
+        yield Row(
+            f"contract, batch {batch}, {kind}",
+            f"{moved / 1e6:.0f} MB, {flops / 1e9:.1f} GFLOP, floor {floor * 1e6:.0f} us, "
+            f"taken {taken * 1e6:.0f} us, {taken / floor:.1f} times",
+            "at most 3 times", taken <= 3 * floor if kind != "exact" else None,
+        )  # fmt: skip
+        if kind != "float16":
+            memory = (clock.held + moved) / their_memory
+            yield Row(
+                f"contract, batch {batch}, {kind}, against the published form in torch",
+                f"{published / taken:.0f} times faster, {memory:.1%} of its memory",
+                "30 times, 5 %", published >= 30 * taken and memory < 0.05,
+            )  # fmt: skip
+        del scales, work
+
+
+def gram_flops(tile: int) -> int:
+    """Return the operations of all Gram matrices of one map."""
+    cells = touched_cells(RESNET50, (SIZE, SIZE), tile)
+    return int(2 * CHANNELS * (cells.astype(np.int64) ** 2).sum())
+
+
+def _random_scales(clock: Clock, batch: int, kind: str) -> list[tuple[DeviceArray, DeviceArray]]:
+    """Return activations and gradients of all scales, random: zeros would run faster."""
+    import torch
+
+    dtype = torch.float16 if kind == "float16" else torch.float32
+    scales = []
+    for grid in RESNET50:
+        pair = []
+        for _ in range(2):
+            tensor = torch.randn(batch, CHANNELS, *grid, device="cuda", dtype=dtype)
+            kind_of = np.dtype(np.float16 if kind == "float16" else np.float32)
+            pair.append(DeviceArray(tensor.data_ptr(), tuple(tensor.shape), kind_of, tensor))
+        scales.append((pair[0], pair[1]))
+    torch.cuda.synchronize()
+    return scales

@@ -1,0 +1,206 @@
+"""Methods from images to maps on a device, the CPU in a GPU's place, against the host's."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from cpu_device import CpuDevice
+from klieg import Explainer, Explanation
+from klieg.errors import (
+    BackendError,
+    DeviceMemoryError,
+    ImageError,
+    InputError,
+    NumericalError,
+    OptionError,
+)
+from klieg.export import export_classifier
+from klieg.kernels.device.array import DeviceArray
+from small_net import MEAN, STD, small_net
+
+SCALES = (32, 45, 77)
+
+
+@dataclass(frozen=True)
+class OnGpu:
+    """An array of another library, as a device sees it."""
+
+    array: DeviceArray
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.array.__cuda_array_interface__
+
+    def __len__(self) -> int:
+        return self.array.shape[0]
+
+
+def opened(path: Path, device: CpuDevice) -> Explainer:
+    return Explainer(path, providers=["CPUExecutionProvider"], device=device)
+
+
+def photos(count: int, channels: int = 3) -> np.ndarray:
+    generator = np.random.default_rng(1)
+    return generator.integers(0, 256, (count, 32, 32, channels), dtype=np.uint8)
+
+
+def assert_same(got: Explanation, truth: Explanation) -> None:
+    np.testing.assert_array_equal(got.targets, truth.targets)
+    np.testing.assert_array_equal(got.scales_used, truth.scales_used)
+    np.testing.assert_array_equal(got.degenerate, truth.degenerate)
+    np.testing.assert_allclose(got.logits, truth.logits, rtol=1e-5, atol=1e-5)
+    # Bicubic weights in float32 and tensor cores' 10 bits, relative to the map's largest value.
+    scale = np.abs(truth.raw).max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(got.raw / scale, truth.raw / scale, atol=3e-3)
+    np.testing.assert_allclose(got.maps, truth.maps, atol=5e-3)
+    for one, other in zip(got.maps, truth.maps, strict=True):
+        if one.std() > 0:
+            assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.9999
+
+
+@pytest.mark.parametrize("target", [None, 3, [1, [2, 0], None]], ids=["predicted", "one", "some"])
+def test_cameras(small_explainer: Path, target: Any) -> None:
+    images = photos(3)
+    with Explainer(small_explainer) as host:
+        truth = host.explain(images, target=target, scales=SCALES)
+    device = CpuDevice()
+    with opened(small_explainer, device) as explainer:
+        assert_same(explainer.explain(images, target=target, scales=SCALES), truth)
+    assert {launch.name for launch in device.launches} >= {"klieg_gate", "klieg_normalize_maps"}
+
+
+def test_cameras_where_the_gradient_varies(tmp_path: Path) -> None:
+    path = tmp_path / "layer.onnx"
+    export_classifier(small_net(), path, layer="features.3", input_size=32, mean=MEAN, std=STD)
+    images = photos(2)
+    with Explainer(path) as host:
+        truth = host.explain(images, target=2, scales=SCALES)
+    device = CpuDevice()
+    with opened(path, device) as explainer:
+        assert_same(explainer.explain(images, target=2, scales=SCALES), truth)
+    assert "klieg_contract_tf32" in {launch.name for launch in device.launches}
+
+
+def test_casm(small_explainer_all: Path) -> None:
+    images = photos(3)
+    with Explainer(small_explainer_all) as host:
+        truth = host.explain(images, method="casm")
+    with opened(small_explainer_all, CpuDevice()) as explainer:
+        got = explainer.explain(images, method="casm", batch_size=2)
+    np.testing.assert_allclose(got.maps, truth.maps, atol=1e-6)
+    np.testing.assert_array_equal(got.raw, got.maps)
+    np.testing.assert_array_equal(got.targets, truth.targets)
+    np.testing.assert_array_equal(got.degenerate, truth.degenerate)
+    assert got.scales_used.tolist() == [[True]] * 3
+
+
+def test_other_methods_come_through_the_host(small_explainer: Path) -> None:
+    device = CpuDevice()
+    with Explainer(small_explainer) as host, opened(small_explainer, device) as explainer:
+        got = explainer.explain(photos(2), method="gradcam")
+        np.testing.assert_array_equal(got.maps, host.explain(photos(2), method="gradcam").maps)
+    assert device.launches == []
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_images_on_the_device(small_explainer: Path, dtype: type) -> None:
+    images = photos(5)
+    with Explainer(small_explainer) as host:
+        truth = host.explain(images, target=[0, 1, None, 3, 4], scales=SCALES)
+    given = images if dtype == np.uint8 else images.transpose(0, 3, 1, 2).astype(np.float32)
+
+    class NothingBack(CpuDevice):
+        def copy_out(self, source: Any, destination: np.ndarray) -> None:
+            assert destination.shape != given.shape
+            assert not shared <= source.pointer < shared + given.nbytes
+            super().copy_out(source, destination)
+
+    device = NothingBack()
+    on_gpu = OnGpu(DeviceArray.of(device, given))
+    shared = on_gpu.array.pointer
+    with opened(small_explainer, device) as explainer:
+        got = explainer.explain(on_gpu, target=[0, 1, None, 3, 4], scales=SCALES, batch_size=2)
+    assert_same(got, truth)
+    assert got.names == ("0", "1", "2", "3", "4")
+    assert got.on_image(4).shape == (32, 32)
+    assert got.photos[4].__cuda_array_interface__["data"][0] == shared + 4 * given[0].nbytes
+    with pytest.raises(InputError, match="photo is on a GPU"):
+        got.save("/nonexistent")
+
+
+def test_images_on_the_device_of_another_form(small_explainer: Path) -> None:
+    device = CpuDevice()
+    with opened(small_explainer, device) as explainer:
+        for images in (photos(2)[:, :31], photos(2).astype(np.float32), photos(2)[0]):
+            with pytest.raises(ImageError, match=r"expected uint8 \[B, 32, 32, 3\]"):
+                explainer.explain(OnGpu(DeviceArray.of(device, images)))
+        on_gpu = OnGpu(DeviceArray.of(device, photos(2)))
+        with pytest.raises(OptionError, match="computes on the host"):
+            explainer.explain(on_gpu, method="gradcam")
+    with Explainer(small_explainer) as host, pytest.raises(ImageError, match="takes host arrays"):
+        host.explain(on_gpu)
+
+
+def test_nan_in_the_logits(small_explainer: Path, tmp_path: Path) -> None:
+    model = onnx.load(small_explainer)
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("head.bias"):
+            broken = onnx.numpy_helper.from_array(np.full(5, np.nan, np.float32), tensor.name)
+            tensor.CopyFrom(broken)
+    onnx.save(model, tmp_path / "nan.onnx")
+    message = "logits for image 0 of the batch at 32 x 32"
+    with (
+        opened(tmp_path / "nan.onnx", CpuDevice()) as explainer,
+        pytest.raises(NumericalError, match=message),
+    ):
+        explainer.explain(photos(2), scales=SCALES)
+
+
+def test_memory_that_runs_out_is_freed(small_explainer: Path) -> None:
+    class Small(CpuDevice):
+        held = 0
+        limit = 10**9
+
+        def allocate(self, size: int) -> Any:
+            if self.held + size > self.limit:
+                raise DeviceMemoryError(f"{size} bytes asked for")
+            buffer = super().allocate(size)
+            self.held += size
+            weakref.finalize(buffer, self.free, size)
+            return buffer
+
+        def free(self, size: int) -> None:
+            self.held -= size
+
+    device = Small()
+    with opened(small_explainer, device) as explainer:
+        truth = explainer.explain(photos(4), scales=SCALES)
+        assert device.held == 0
+        device.limit = 200_000  # the images of the largest scale have 280,000 bytes
+        with pytest.raises(DeviceMemoryError):
+            explainer.explain(photos(4), scales=SCALES)
+        assert device.held == 0
+        device.limit = 10**9
+        again = explainer.explain(photos(4), scales=SCALES)
+    np.testing.assert_array_equal(again.maps, truth.maps)
+
+
+def test_what_does_not_go_together(small_explainer: Path) -> None:
+    with pytest.raises(OptionError, match="choose how to drive it"):
+        Explainer(small_explainer, backend="tensorrt")
+    with pytest.raises(OptionError, match="has no engines"):
+        Explainer(small_explainer, engines="somewhere")
+    for option in ({"providers": ["CPUExecutionProvider"]}, {"threads": 1}):
+        with pytest.raises(OptionError, match="backend 'tensorrt' has no"):
+            Explainer(small_explainer, backend="tensorrt", device=CpuDevice(), **option)
+    with pytest.raises(OptionError, match="first"):
+        Explainer(small_explainer, providers=["NoSuch"], device=CpuDevice())
+    with pytest.raises(BackendError, match="has no"):  # this build has no CUDA, and says so
+        Explainer(small_explainer, device=CpuDevice())

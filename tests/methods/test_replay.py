@@ -1,0 +1,121 @@
+"""Replayed batches against batches that run, on a CPU in a GPU's place that records launches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from cpu_device import CpuDevice
+from klieg.errors import DeviceError, NumericalError
+from klieg.explainer_file import ExplainerInfo
+from klieg.kernels.cuda.kernels import Kernels
+from klieg.kernels.cuda.pyramid import pyramid
+from klieg.kernels.cuda.upsample import upsample
+from klieg.kernels.device.array import DeviceArray
+from klieg.methods.passes import Batch, Passes
+from klieg.methods.replay import PLANS, ReplayDevice
+from klieg.methods.running import Running
+from recording_cpu import RecordingCpu
+
+INFO = ExplainerInfo(
+    layer="layer", input_size=16, scales=(16, 24), source_sha256="", mean=(0.5,) * 3, std=(1.0,) * 3
+)
+
+
+class Launching:
+    """A classifier made of klieg's kernels: its grids are small copies of the image."""
+
+    versions: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+        self.kernels = Kernels(device)
+
+    def enqueue(
+        self, images: DeviceArray, targets: DeviceArray, outputs: Sequence[str]
+    ) -> list[DeviceArray]:
+        batch, size = images.shape[0], images.shape[2]
+        small = pyramid(self.kernels, images, size // 4)
+        planes = DeviceArray(small.pointer, (batch * 3, *small.shape[2:]), small.dtype, small)
+        mean = upsample(self.kernels, planes, (1, 1), mode="bilinear", sigmoid=True)
+        logits = DeviceArray(mean.pointer, (batch, 3), mean.dtype, mean)
+        return [logits, small, small]
+
+    def run(self, *_: Any) -> list[np.ndarray]:
+        raise AssertionError("everything stays on the device")
+
+    def close(self) -> None:
+        pass
+
+
+def running(device: Any) -> Running:
+    backend = Launching(device)
+    return Running(Passes(backend, INFO), backend)
+
+
+def batch(seed: int, count: int = 2, target: int = -1) -> Batch:
+    images = np.random.default_rng(seed).uniform(0, 255, (count, 3, 16, 16)).astype(np.float32)
+    return Batch.single(images, np.full(count, target))
+
+
+def test_replayed_batches_equal_those_that_run() -> None:
+    device = RecordingCpu()
+    plain, replayed = running(CpuDevice()), running(ReplayDevice(device))
+    for seed in range(5):
+        target = seed % 3 - 1
+        truth = plain(batch(seed, target=target), "cameras", (16, 24), {})
+        got = replayed(batch(seed, target=target), "cameras", (16, 24), {})
+        for name in ("raw", "maps", "logits", "targets", "scales_used", "degenerate"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(truth, name))
+        assert truth.raw.std() > 0
+        assert device.graphs == max(0, seed - 1)
+
+
+def test_another_form_is_another_graph() -> None:
+    device = RecordingCpu()
+    replayed = running(ReplayDevice(device))
+    for count, sizes in ((1, (16, 24)), (2, (16, 24)), (1, (16, 20)), (1, (16, 24))) * 3:
+        assert replayed(batch(0, count), "cameras", sizes, {}).maps.shape == (count, 16, 16)
+    assert device.graphs == 4 + 1 + 1  # the first form comes six times, the others three times
+
+
+def test_only_the_last_forms_are_kept() -> None:
+    device = RecordingCpu()
+    replayed = running(ReplayDevice(device))
+    for _ in range(3):
+        for count in range(1, PLANS + 2):
+            replayed(batch(0, count), "cameras", (16,), {})
+    assert device.graphs == 0
+
+
+def test_a_failure_does_not_stay() -> None:
+    device = RecordingCpu()
+    replayed = running(ReplayDevice(device))
+    bad = batch(0)
+    bad.images[1, 0, 0, 0] = np.nan
+    for _ in range(3):
+        with pytest.raises(NumericalError, match="map 1 of the batch holds NaN"):
+            replayed(bad, "cameras", (16, 24), {})
+    truth = running(CpuDevice())(batch(7), "cameras", (16, 24), {})
+    got = replayed(batch(7), "cameras", (16, 24), {})
+    assert device.graphs == 2
+    np.testing.assert_array_equal(got.maps, truth.maps)
+
+
+def test_memory_asked_for_in_another_order_is_an_error() -> None:
+    class Moody(Launching):
+        calls = 0
+
+        def enqueue(self, *arguments: Any) -> list[DeviceArray]:
+            self.calls += 1
+            DeviceArray.empty(self.device, (self.calls,), np.float32)
+            return super().enqueue(*arguments)
+
+    backend = Moody(ReplayDevice(RecordingCpu()))
+    moody = Running(Passes(backend, INFO), backend)
+    moody(batch(0), "cameras", (16,), {})
+    with pytest.raises(DeviceError, match="asked for different memory"):
+        moody(batch(0), "cameras", (16,), {})

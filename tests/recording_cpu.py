@@ -1,0 +1,49 @@
+"""A CPU in a GPU's place that records launches, as CUDA graphs do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from cpu_device import CpuDevice
+
+
+class RecordingCpu(CpuDevice):
+    """Collects launches while it records, instead of running them."""
+
+    recording: Any = None
+    graphs = 0
+
+    def allocate(self, size: int) -> Any:
+        assert self.recording is None
+        return super().allocate(size)
+
+    def copy_in(self, source: np.ndarray, destination: Any) -> None:
+        assert self.recording is None
+        super().copy_in(source, destination)
+
+    def launch(self, *arguments: Any, **options: Any) -> None:
+        if self.recording is None:
+            super().launch(*arguments, **options)
+        else:
+            self.recording.append((arguments, options))
+
+    @contextmanager
+    def capture(self) -> Iterator[Any]:
+        launches: list[Any] = []
+        self.recording = launches
+        device = self
+
+        class Graph:
+            def launch(self) -> None:
+                device.graphs += 1
+                for arguments, options in launches:
+                    device.launch(*arguments, **options)
+
+        try:
+            yield Graph()
+        finally:
+            self.recording = None
