@@ -65,7 +65,8 @@ __device__ void resample(const Source* source, size_t row_step, int column_step,
     const int column = int(threadIdx.x) % groups * GROUP;
     int taps[GROUP];
     for (int i = 0; i < GROUP; ++i) {
-        const Position at = position(min(first_column + column + i, pixels - 1), cells, pixels);
+        const int own = first_column + min(column + i, columns - 1);  // the last one again
+        const Position at = position(min(own, pixels - 1), cells, pixels);
         bicubic_weights(at.share, weights[i]);
         taps[i] = at.cell - 1 - first_cell;
     }

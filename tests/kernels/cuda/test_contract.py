@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cpu_build import sanitizer
 from klieg.errors import OptionError
 from klieg.kernels.contraction_plain import contract_plain
 from klieg.kernels.cuda.contract import CELLS, Contraction, largest_tile
@@ -96,6 +97,7 @@ def test_shares_of_many_channels(kernels: Kernels, kind: str) -> None:
     np.testing.assert_allclose(got, truth, atol=tolerance * 2 * term)
 
 
+@pytest.mark.skipif(sanitizer() == "thread", reason="takes half a minute; smaller ones show races")
 @pytest.mark.parametrize("constant", ["none", "all"])
 def test_eight_scales_at_full_size(kernels: Kernels, constant: str) -> None:
     case = {

@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+
 from recorded_driver import KERNELS, TEXTS, Driver, RefusalError, module
 
 

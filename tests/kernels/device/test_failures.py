@@ -6,11 +6,11 @@ import os
 
 import numpy as np
 import pytest
-from recorded_driver import FATBIN
 
 from klieg.errors import DeviceError, DeviceMemoryError
 from klieg.kernels.device.array import DeviceArray
 from klieg.kernels.device.opening import open_device
+from recorded_driver import FATBIN
 
 
 def test_a_full_memory_leaves_the_device_usable(driver, device):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from recorded_driver import FATBIN
 
 from klieg.errors import DeviceError, InputError
+from recorded_driver import FATBIN
 
 ARGUMENTS = [np.int32(-7), np.uint64(0x7F00_0000_1000), np.float32(1.5)]
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from fake_libcuda import run_over_fake_libcuda
 
 SCENARIO = Path(__file__).with_name("cuda_core_scenario.py")
