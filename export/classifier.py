@@ -14,9 +14,10 @@ from google.protobuf.message import DecodeError
 from numpy.typing import ArrayLike
 
 from klieg.errors import ExportError, OptionError
-from klieg.explainer_file import ExplainerInfo
+from klieg.explainer_file import ExplainerInfo, Precision
 from klieg.export import parity
 from klieg.export.autodiff.emitter import dims
+from klieg.export.export_options import check_class_names, checked_statistics, outputs_for
 from klieg.export.instrument import instrument
 from klieg.export.onnx_classifier import (
     GraphClassifier,
@@ -24,10 +25,11 @@ from klieg.export.onnx_classifier import (
     find_classifier,
     larger_size,
 )
-from klieg.export.outputs import OUTPUTS
+from klieg.export.precision import checked_precision, lowered
+from klieg.export.precision_parity import against_float32
 from klieg.export.repeat import NotRepeatableError
 from klieg.export.writing import versions, write_explainer
-from klieg.methods.table import METHODS, find_method
+from klieg.methods.table import METHODS
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +40,6 @@ Measure = Callable[[onnx.ModelProto, list[int]], dict[str, float]]
 """Compares a finished graph with its original at some image sizes: relative error per output."""
 
 IMAGENET_SIZE: Final = 224
-ALL: Final = "all"
 SCALES: Final = 8
 PUBLISHED_STEP: Final = 100 / 224
 """CAMERAS' published sizes are 224, 324, ..., 924; other input sizes keep the same ratios."""
@@ -83,6 +84,7 @@ def export_classifier(
     fixed_inputs: Mapping[str, ArrayLike] | None = None,
     masker: MaskHead | None = None,
     masker_name: str | None = None,
+    precision: Precision = "float32",
 ) -> ExportReport:
     """Turn a classifier into one ONNX file that contains its own gradient.
 
@@ -114,6 +116,9 @@ def export_classifier(
         masker: For torch, a head that turns activations of the model into a mask, for "casm"; see
             `torch_masker.MaskHead`. The classifier in the file stays what it is.
         masker_name: Name or description of the masker, for people who look into the file.
+        precision: In which convolutions and matrix products compute and weights are stored, see
+            `precision.lowered`; "float32" leaves the model as it is. Inputs and outputs of the file
+            are the same. Its errors against float32 go into the file, too.
 
     Returns:
         What was written: the chosen layer, the measured errors, the size of the graph.
@@ -122,23 +127,31 @@ def export_classifier(
         OptionError: an option has an impossible value.
         ExportError: the model is no such classifier, or the layer is not in it.
         UnsupportedOperatorError: an operator behind the layer has no gradient rule.
-        ParityError: the result disagrees with the original by more than 1e-3.
+        ParityError: the result disagrees with the original by more than 1e-3, or in a lower
+            precision with itself in float32 by more than that explains.
     """
-    mean, std = _checked_statistics(mean, std)
+    checked_precision(precision)
+    mean, std = checked_statistics(mean, std)
     if input_size < 1:
         raise OptionError(f"input_size is {input_size}, expected pixels, at least 1")
     if masker is None and masker_name is not None:
         raise OptionError(f"masker_name is {masker_name!r}, but there is no masker: pass both")
-    outputs = _outputs_for(methods, masked=masker is not None)
+    outputs = outputs_for(methods, masked=masker is not None)
     names = Names(layer=layer, image=image, score=score, fixed_inputs=fixed_inputs or {})
     classifier, measure = _open(model, names, masker, input_size, mean, std)
     nodes_before = classifier.model.graph.num_nodes()
-    _check_class_names(classifier, class_names)
+    check_class_names(classifier, class_names)
     proto, several_targets = _instrumented(classifier, outputs, mean, std, input_size)
+    final = lowered(proto, precision)
     fixed_size = None not in dims(classifier.image)[2:]
     sizes = [input_size] if fixed_size else [input_size, larger_size(input_size)]
     errors = measure(proto, sizes)
     parity.check(errors)
+    if precision != "float32":
+        errors |= against_float32(
+            final, proto, precision=precision, sizes=sizes, channels=len(mean),
+            classes=classifier.classes,
+        )  # fmt: skip
     info = ExplainerInfo(
         layer=classifier.layer,
         input_size=input_size,
@@ -151,16 +164,17 @@ def export_classifier(
         parity=errors,
         versions=versions(),
         masker=masker_name,
+        precision=precision,
     )
-    write_explainer(proto, info, Path(output))
-    written = tuple(value.name for value in proto.graph.output)
+    write_explainer(final, info, Path(output))
+    written = tuple(value.name for value in final.graph.output)
     return ExportReport(
         path=Path(output),
         layer=classifier.layer,
         fixed_size=fixed_size,
         parity=errors,
         nodes_before=nodes_before,
-        nodes_after=len(proto.graph.node),
+        nodes_after=len(final.graph.node),
         outputs=written,
         methods=tuple(
             name
@@ -174,19 +188,6 @@ def export_classifier(
 def default_scales(input_size: int) -> tuple[int, ...]:
     """Return the image sizes of CAMERAS for a model made for `input_size`."""
     return tuple(round(input_size * (1 + PUBLISHED_STEP * step)) for step in range(SCALES))
-
-
-def _outputs_for(methods: Sequence[str], *, masked: bool) -> list[str]:
-    """Return the outputs that methods need besides logits, activation and mask."""
-    if isinstance(methods, str):
-        raise OptionError(f"methods is {methods!r}, expected a list of names such as [{methods!r}]")
-    named = {name: find_method(name) for name in methods if name != ALL}
-    for name, method in named.items():
-        if "mask" in method.outputs and not masked:
-            raise OptionError(f"method {name!r} needs a masking model: pass masker (--masker NAME)")
-    asked = METHODS if ALL in methods else named
-    needed = {output for method in asked.values() for output in method.outputs}
-    return [output for output in OUTPUTS if output == "gradient" or output in needed]
 
 
 def _instrumented(
@@ -275,24 +276,3 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         return onnx.load(path, load_external_data=True)
     except (OSError, DecodeError, onnx.checker.ValidationError) as error:
         raise ExportError(f"cannot read {path} as an ONNX model: {error}") from error
-
-
-def _checked_statistics(
-    mean: Sequence[float], std: Sequence[float]
-) -> tuple[list[float], list[float]]:
-    means, stds = [float(m) for m in mean], [float(s) for s in std]
-    if len(means) != len(stds) or not means:
-        raise OptionError(f"got {len(means)} means and {len(stds)} stds, expected one per channel")
-    if not all(0 <= m <= 1 for m in means) or not all(0 < s <= 1 for s in stds):
-        raise OptionError(
-            f"mean {means} and std {stds} must be in 0..1 units: "
-            "divide by 255 if they are for 0..255"
-        )
-    return means, stds
-
-
-def _check_class_names(classifier: GraphClassifier, names: Sequence[str] | None) -> None:
-    if isinstance(names, str) or (names is not None and len(names) != classifier.classes):
-        raise OptionError(
-            f"got {len(names)} class names for {classifier.classes} classes, expected one per class"
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -40,6 +41,14 @@ from klieg.cli.parameters import Assignment, Names, Numbers
     help="Add a masker for the method casm: one that comes with klieg, or the masker.safetensors "
     "of `klieg train`.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="In which convolutions and matrix products compute and weights are stored; inputs, "
+    "outputs and gradients stay float32. float32 leaves the model as it is.",
+)
 @click.option("--image", metavar="NAME", help="For ONNX: the input that is the image.")
 @click.option("--score", metavar="NAME", help="For ONNX: the output with a score per class.")
 @click.option(
@@ -59,6 +68,7 @@ def export(
     class_names: Path | None,
     methods: list[str] | None,
     masker: str | None,
+    precision: Any,
     image: str | None,
     score: str | None,
     settings: tuple[tuple[str, float], ...],
@@ -103,6 +113,7 @@ def export(
             methods=methods or (),
             masker=None if trained is None else trained.masker,
             masker_name=masker,
+            precision=precision,
             image=image,
             score=score,
             fixed_inputs=dict(settings),

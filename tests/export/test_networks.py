@@ -109,6 +109,30 @@ def test_tensorrt_builds(graphs: NetworkGraphs, graph: str) -> None:
     assert lint(model) == []
 
 
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_tensorrt_builds_in_lower_precision(graphs: NetworkGraphs, precision: str) -> None:
+    """The explainer is built: its forward pass is where precisions change.
+
+    Gradients at the image are float32's but for what they read of the forward pass. That is a
+    matter for the parser, and in bfloat16, which has fewer operators.
+    """
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
+    from klieg.export.precision import lowered
+    from klieg.export.tensorrt_lint import lint
+    from klieg.export.tensorrt_rtx import build_engine, parse
+
+    model = lowered(graphs.explainer, precision)
+    built = build_engine(
+        model.SerializeToString(), sizes=(graphs.size, graphs.size, 2 * graphs.size)
+    )
+    assert built.complaint is None
+    assert built.engine_bytes > 0
+    assert lint(model) == []
+    if precision == "bfloat16":
+        image = lowered(graphs.image_gradient, precision)
+        assert parse(image.SerializeToString()) is None
+
+
 EARLIER_LAYERS = {
     "resnet50": "layer3.5",
     "mobilenet_v3_large": "features.13",

@@ -1,0 +1,366 @@
+"""Explainers in float16 and bfloat16: which operators, how near to float32, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.helper as oh
+import onnx_ir as ir
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, numpy_helper
+
+from bare_models import RGB, SIZE, convolutional, model
+from klieg import Explainer
+from klieg.cli.inspect import inspect
+from klieg.errors import ExplainerFileError, OptionError, ParityError
+from klieg.explainer_file import read_explainer
+from klieg.export import classifier, export_classifier
+from klieg.export.derived_weights import derived_weights
+from klieg.export.parity import relative_error
+from klieg.export.parity_inputs import random_images
+from klieg.export.precision import (
+    FLOAT32,
+    HEAVY,
+    MOVES,
+    PRECISIONS,
+    backward_nodes,
+    forward_nodes,
+    holds,
+    lowered,
+)
+from klieg.export.precision_parity import against_float32, emulated
+from klieg.export.session import Session
+from small_masker import small_masker
+from small_net import MEAN, NAMES, STD, small_net
+
+LOWER = ("float16", "bfloat16")
+FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+
+UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Relative error of rounding one number; the outputs of a net of a few layers are off by a few."""
+
+FEEDS = {"image": random_images(40, channels=3, seed=0), "target": np.array([1, 3])}
+
+
+@pytest.fixture(scope="module")
+def original(small_explainer_all: Path) -> onnx.ModelProto:
+    """A SmallNet with every output, a mask among them, in float32."""
+    return onnx.load(small_explainer_all)
+
+
+def typed(proto: onnx.ModelProto) -> ir.Graph:
+    onnx.checker.check_model(proto, full_check=True)
+    return ir.from_proto(
+        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+    ).graph
+
+
+def run(proto: onnx.ModelProto, feeds: dict[str, Any] = FEEDS) -> dict[str, np.ndarray]:
+    names = [value.name for value in proto.graph.output]
+    session = Session(proto.SerializeToString())
+    return dict(zip(names, session.run(names, feeds), strict=True))
+
+
+def stored(proto: onnx.ModelProto) -> int:
+    """Return the bytes of all weights."""
+    return sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+
+
+@pytest.mark.parametrize("precision", LOWER)
+def test_which_operators_are_low(original: onnx.ModelProto, precision: str) -> None:
+    graph = typed(lowered(original, precision))
+    forward, backward = forward_nodes(graph), backward_nodes(graph)
+    found = set()
+    for node in graph:
+        types = {v.dtype for v in (*node.inputs, *node.outputs) if v is not None} & FLOATS
+        if node.op_type == "Cast":
+            continue
+        assert len(types) <= 1, f"{node.name} mixes {types}"
+        low = types == {PRECISIONS[precision]}
+        if node.op_type in FLOAT32 or (node in backward and node.op_type not in MOVES):
+            assert not low, node.name
+        elif node.op_type in HEAVY:
+            assert low == (node in forward), node.name
+        if low:
+            found.add(node.op_type)
+    assert found > {"Conv", "Gemm", "Relu", "Clip", "MaxPool"}
+    for value in (*graph.inputs, *graph.outputs):
+        assert value.dtype == (ir.DataType.INT64 if value.name == "target" else ir.DataType.FLOAT)
+
+
+@pytest.mark.parametrize("precision", LOWER)
+def test_weights_are_stored_once_in_half_the_bytes(
+    original: onnx.ModelProto, precision: str
+) -> None:
+    low = lowered(original, precision)
+    large = [t for t in low.graph.initializer if np.prod(t.dims) >= 8 and t.data_type != 7]
+    assert {t.data_type for t in large if len(t.dims) > 1 and max(t.dims) > 3} == {
+        int(PRECISIONS[precision])
+    }
+    names = {tensor.name for tensor in original.graph.initializer}
+    assert {t.name for t in large} <= names, "a test of randomisation finds them by their names"
+    # Shapes (int64) and the image's statistics stay.
+    assert stored(low) < 0.6 * stored(original)
+
+
+@pytest.mark.parametrize("precision", LOWER)
+def test_outputs_are_near_those_of_float32(original: onnx.ModelProto, precision: str) -> None:
+    low = lowered(original, precision)
+    truth, got = run(original), run(emulated(low))
+    for name, value in truth.items():
+        assert got[name].dtype == np.float32
+        assert got[name].shape == value.shape
+        # Rounded Relus change sides, which a few cells of a gradient at the image show.
+        steps = 40 if "gradient" in name else 4
+        assert relative_error(got[name], value) < steps * UNIT[precision], name
+        assert relative_error(got[name], value) > 0.01 * UNIT[precision], f"{name} is not lowered"
+    errors = against_float32(
+        low, original, precision=precision, sizes=[32, 40], channels=3, classes=5
+    )
+    assert errors.keys() == {f"{name}_{precision}" for name in truth}
+
+
+def test_onnx_runtime_takes_float16_as_it_is(original: onnx.ModelProto) -> None:
+    low = lowered(original, "float16")
+    rounded, got = run(emulated(low)), run(low)
+    for name in ("logits", "activation", "gradient", "mask"):
+        # It rounds less often than the graph says.
+        assert relative_error(got[name], rounded[name]) < 2 * UNIT["float16"]
+
+
+def test_weights_can_still_be_drawn_anew(tmp_path: Path) -> None:
+    """Constants made of weights are found by content, so both must be rounded alike."""
+    export_classifier(
+        small_net(), tmp_path / "early.onnx", input_size=32, mean=MEAN, std=STD,
+        layer="features.3", methods=["excitation_backprop"],
+    )  # fmt: skip
+    early = onnx.load(tmp_path / "early.onnx")
+    expected = {(found.name, found.weight) for found in derived_weights(early)}
+    low = lowered(early, "float16")
+    assert {(found.name, found.weight) for found in derived_weights(low)} == expected
+    assert expected
+
+
+def correlations(
+    first: Path, second: Path, photos: list[np.ndarray], **options: Any
+) -> list[float]:
+    maps = []
+    for path in (first, second):
+        with Explainer(path) as explainer:
+            maps.append(explainer.explain(photos, target=[1] * len(photos), **options).maps)
+    return [float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) for a, b in zip(*maps, strict=True)]
+
+
+def test_maps_of_a_small_net(
+    small_explainer_all: Path, photos: list[np.ndarray], tmp_path: Path
+) -> None:
+    path = tmp_path / "low.onnx"
+    low = lowered(onnx.load(small_explainer_all), "float16")
+    onnx.save(emulated(low), path)
+    assert min(correlations(small_explainer_all, path, photos)) >= 0.999
+    onnx.save(low, path)
+    assert min(correlations(small_explainer_all, path, photos)) >= 0.999
+
+
+def test_maps_of_efficientnet_lite0(
+    lite0_explainer: Path, photos: list[np.ndarray], tmp_path: Path
+) -> None:
+    original = onnx.load(lite0_explainer)
+    # On 100 photos of COCO the least correlations were 0.9999 and 0.991.
+    for precision, least in (("float16", 0.999), ("bfloat16", 0.99)):
+        low = lowered(original, precision)
+        assert low.ByteSize() < 0.51 * original.ByteSize()
+        onnx.save(emulated(low), tmp_path / "low.onnx")
+        found = correlations(lite0_explainer, tmp_path / "low.onnx", photos[:2], scales=[224, 424])
+        assert min(found) >= least
+
+
+@pytest.mark.parametrize("precision", LOWER)
+def test_export(precision: Any, tmp_path: Path) -> None:
+    path = tmp_path / "low.onnx"
+    report = export_classifier(
+        small_net(), path, input_size=32, mean=MEAN, std=STD, class_names=NAMES,
+        methods=["all"], masker=small_masker(), precision=precision,
+    )  # fmt: skip
+    assert report.parity["logits"] < 1e-5, "the float32 graph is held against torch as ever"
+    assert 0 < report.parity[f"logits_{precision}"] < 4 * UNIT[precision]
+    file = read_explainer(path)
+    assert file.info.precision == precision
+    assert file.facts.opset == (18 if precision == "float16" else 22)
+    assert file.several_targets
+    shown = CliRunner().invoke(inspect, [str(path)])
+    assert f"precision {precision}" in " ".join(shown.output.split())
+    if precision == "float16":
+        photo = np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        with Explainer(path) as explainer:
+            for method in ("cameras", "saliency", "excitation_backprop"):
+                assert explainer.explain([photo], method=method, target=1).maps.max() > 0
+            assert explainer.explain([photo], method="casm").maps.max() > 0
+
+
+def test_float32_changes_nothing(original: onnx.ModelProto, small_explainer: Path) -> None:
+    assert lowered(original, "float32") is original
+    assert read_explainer(small_explainer).info.precision == "float32"
+
+
+def test_older_files_are_float32(original: onnx.ModelProto, tmp_path: Path) -> None:
+    properties = {p.key: p.value for p in original.metadata_props}
+    del properties["klieg.precision"]
+    old = onnx.ModelProto()
+    old.CopyFrom(original)
+    onnx.helper.set_model_props(old, properties)
+    onnx.save(old, tmp_path / "old.onnx")
+    assert read_explainer(tmp_path / "old.onnx").info.precision == "float32"
+    onnx.helper.set_model_props(old, properties | {"klieg.precision": '"float8"'})
+    onnx.save(old, tmp_path / "new.onnx")
+    with pytest.raises(ExplainerFileError, match="'float8', expected float32 or float16 or bfloat"):
+        read_explainer(tmp_path / "new.onnx")
+
+
+def bare(tmp_path: Path, proto: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
+    """Export a bare classifier and return the explainer."""
+    path = tmp_path / "explainer.onnx"
+    export_classifier(proto, path, input_size=SIZE, methods=["saliency"], **RGB, **options)
+    return onnx.load(path)
+
+
+@pytest.mark.parametrize("number", [1e5, 1e-6])
+def test_weights_that_float16_cannot_hold_stay_float32(tmp_path: Path, number: float) -> None:
+    proto = convolutional()
+    weight, bias = proto.graph.initializer[:2]
+    large = numpy_helper.to_array(weight) * np.float32(number)
+    weight.CopyFrom(numpy_helper.from_array(large, weight.name))
+    bias.CopyFrom(numpy_helper.from_array(np.zeros(6, np.float32), bias.name))
+    # The next layer takes the factor out again.
+    undo = numpy_helper.from_array(np.float32(1 / number), "undo")
+    proto.graph.initializer.append(undo)
+    proto.graph.node[1].input[0] = "scaled"
+    proto.graph.node.insert(1, oh.make_node("Mul", ["c", "undo"], ["scaled"]))
+    for precision, held in (("float16", False), ("bfloat16", True)):
+        explainer = bare(tmp_path, proto, precision=precision)
+        tensors = {t.name: t for t in explainer.graph.initializer}
+        assert (tensors["w1"].data_type == TensorProto.FLOAT) == (not held)
+        assert tensors["w2"].data_type == PRECISIONS[precision]
+        if not held:
+            np.testing.assert_array_equal(numpy_helper.to_array(tensors["w1"]), large)
+
+
+def test_what_a_precision_holds() -> None:
+    half, brain = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
+    random = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    assert holds(random, half)
+    assert holds(random, brain)
+    assert holds(np.where(np.arange(1000) < 500, random, 1e-9), half), "lost beside larger ones"
+    assert not holds(random * 1e-6, half)
+    assert holds(random * 1e-6, brain)
+    assert holds(random * 1e-6, half, beside=1), "a bias beside its weights"
+    for largest in (half, brain):
+        assert not holds(np.array(-3.4e38), largest)
+        assert holds(np.array([-np.inf, 0, 1]), largest)
+
+
+def test_squares_and_wide_sums_stay_float32(tmp_path: Path) -> None:
+    """A variance written out: in float16 the squares of 300 would be infinite."""
+    proto = convolutional()
+    weights = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    nodes = [
+        oh.make_node("Conv", ["image", "w1", "b1"], ["c"], strides=[4, 4], pads=[1] * 4),
+        oh.make_node("Relu", ["c"], ["r"]),
+        oh.make_node("Mul", ["r", "far"], ["m"]),
+        oh.make_node("Mul", ["m", "m"], ["square"]),
+        oh.make_node("ReduceMean", ["square", "axes"], ["variance"], keepdims=0),
+        oh.make_node("Sqrt", ["variance"], ["f"]),
+        oh.make_node("Gemm", ["f", "w2", "b2"], ["logits"]),
+    ]
+    weights |= {"far": np.float32(800), "axes": np.array([2, 3]), "w2": weights["w2"] / 800}
+    proto = model(nodes, {"image": ["n", 3, "h", "w"]}, {"logits": ["n", 4]}, weights)
+    explainer = bare(tmp_path, proto, precision="float16", layer="r")
+    types = {value.name: value.dtype for node in typed(explainer) for value in node.outputs}
+    assert types["m"] == ir.DataType.FLOAT16
+    assert types["square"] == types["variance"] == ir.DataType.FLOAT
+    assert np.isfinite(run(emulated(explainer))["logits"]).all()
+
+
+@pytest.mark.parametrize("precision", LOWER)
+def test_a_float16_model_is_typed_anew(tmp_path: Path, precision: str) -> None:
+    """Its gradients were float16 as well, now they are float32."""
+    proto = convolutional()
+    halves = {t.name: numpy_helper.to_array(t).astype(np.float16) for t in proto.graph.initializer}
+    half = model(
+        list(proto.graph.node), {"image": ["n", 3, "h", "w"]}, {"logits": ["n", 4]}, halves,
+        TensorProto.FLOAT16,
+    )  # fmt: skip
+    truth = run(bare(tmp_path, proto))
+    explainer = bare(tmp_path, half, precision=precision)
+    graph = typed(explainer)
+    for node in graph:
+        if node.op_type in HEAVY:
+            expected = "float32" if node in backward_nodes(graph) else precision
+            assert node.outputs[0].dtype == PRECISIONS[expected]
+    for name, value in run(emulated(explainer)).items():
+        assert relative_error(value, truth[name]) < 4 * UNIT[precision]
+
+
+def test_quantised_models_are_refused(tmp_path: Path) -> None:
+    proto = convolutional()
+    scale = numpy_helper.from_array(np.float32(0.1), "scale")
+    zero = numpy_helper.from_array(np.uint8(0), "zero")
+    proto.graph.initializer.extend([scale, zero])
+    proto.graph.node[2].input[0] = "d"
+    proto.graph.node.insert(2, oh.make_node("QuantizeLinear", ["r", "scale", "zero"], ["q"]))
+    proto.graph.node.insert(3, oh.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]))
+    with pytest.raises(OptionError, match=r"quantised .*precision='float16'"):
+        bare(tmp_path, proto, precision="float16")
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_precisions_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="'float8', expected one of float32, float16, bfloat16"):
+        bare(tmp_path, convolutional(), precision="float8")
+
+
+def scaled_gradient(low: onnx.ModelProto) -> None:
+    """Leave a factor of 2 in the gradient at the image."""
+    (node,) = [node for node in low.graph.node if "image_gradient" in node.output]
+    node.output[0] = "before"
+    low.graph.node.append(oh.make_node("Add", ["before", "before"], ["image_gradient"]))
+
+
+def without_relu(low: onnx.ModelProto) -> None:
+    """Leave out the last Relu of the forward pass."""
+    next(node for node in low.graph.node if node.op_type == "Relu").op_type = "Identity"
+
+
+def without_bias(low: onnx.ModelProto) -> None:
+    """Leave out the bias of the first convolution."""
+    next(node for node in low.graph.node if node.op_type == "Conv").input.pop()
+
+
+def other_weights(low: onnx.ModelProto) -> None:
+    """Alter one weight by a hundredth."""
+    (weight,) = [tensor for tensor in low.graph.initializer if tensor.name == "w1"]
+    content = numpy_helper.to_array(weight).copy()
+    content[0, 0, 0, 0] += abs(content).max() / 100
+    weight.CopyFrom(numpy_helper.from_array(content, "w1"))
+
+
+@pytest.mark.parametrize("precision", LOWER)
+@pytest.mark.parametrize("damage", [scaled_gradient, without_relu, without_bias, other_weights])
+def test_a_damaged_graph_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any, damage: Any
+) -> None:
+    def damaged(*arguments: Any) -> onnx.ModelProto:
+        low = lowered(*arguments)
+        damage(low)
+        return low
+
+    monkeypatch.setattr(classifier, "lowered", damaged)
+    with pytest.raises(
+        ParityError, match=rf"in {precision} (the explainer disagrees|are not those)"
+    ):
+        bare(tmp_path, convolutional(), precision=precision)
+    assert not list(tmp_path.iterdir())
