@@ -11,17 +11,16 @@ import onnx.helper as oh
 import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 
-from bare_models import RGB, SIZE, convolutional, model
+from bare_models import convolutional
 from klieg import Explainer
 from klieg.cli.inspect import inspect
-from klieg.errors import ExplainerFileError, OptionError, ParityError
+from klieg.errors import ExplainerFileError, ParityError
 from klieg.explainer_file import read_explainer
 from klieg.export import classifier, export_classifier
 from klieg.export.derived_weights import derived_weights
 from klieg.export.parity import relative_error
-from klieg.export.parity_inputs import random_images
 from klieg.export.precision import (
     FLOAT32,
     HEAVY,
@@ -29,40 +28,18 @@ from klieg.export.precision import (
     PRECISIONS,
     backward_nodes,
     forward_nodes,
-    holds,
     lowered,
 )
 from klieg.export.precision_parity import against_float32, emulated
-from klieg.export.session import Session
+from lowered_models import FLOATS, LOWER, UNIT, bare, run, typed
 from small_masker import small_masker
 from small_net import MEAN, NAMES, STD, small_net
-
-LOWER = ("float16", "bfloat16")
-FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
-
-UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
-"""Relative error of rounding one number; the outputs of a net of a few layers are off by a few."""
-
-FEEDS = {"image": random_images(40, channels=3, seed=0), "target": np.array([1, 3])}
 
 
 @pytest.fixture(scope="module")
 def original(small_explainer_all: Path) -> onnx.ModelProto:
     """A SmallNet with every output, a mask among them, in float32."""
     return onnx.load(small_explainer_all)
-
-
-def typed(proto: onnx.ModelProto) -> ir.Graph:
-    onnx.checker.check_model(proto, full_check=True)
-    return ir.from_proto(
-        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
-    ).graph
-
-
-def run(proto: onnx.ModelProto, feeds: dict[str, Any] = FEEDS) -> dict[str, np.ndarray]:
-    names = [value.name for value in proto.graph.output]
-    session = Session(proto.SerializeToString())
-    return dict(zip(names, session.run(names, feeds), strict=True))
 
 
 def stored(proto: onnx.ModelProto) -> int:
@@ -219,108 +196,6 @@ def test_older_files_are_float32(original: onnx.ModelProto, tmp_path: Path) -> N
     onnx.save(old, tmp_path / "new.onnx")
     with pytest.raises(ExplainerFileError, match="'float8', expected float32 or float16 or bfloat"):
         read_explainer(tmp_path / "new.onnx")
-
-
-def bare(tmp_path: Path, proto: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
-    """Export a bare classifier and return the explainer."""
-    path = tmp_path / "explainer.onnx"
-    export_classifier(proto, path, input_size=SIZE, methods=["saliency"], **RGB, **options)
-    return onnx.load(path)
-
-
-@pytest.mark.parametrize("number", [1e5, 1e-6])
-def test_weights_that_float16_cannot_hold_stay_float32(tmp_path: Path, number: float) -> None:
-    proto = convolutional()
-    weight, bias = proto.graph.initializer[:2]
-    large = numpy_helper.to_array(weight) * np.float32(number)
-    weight.CopyFrom(numpy_helper.from_array(large, weight.name))
-    bias.CopyFrom(numpy_helper.from_array(np.zeros(6, np.float32), bias.name))
-    # The next layer takes the factor out again.
-    undo = numpy_helper.from_array(np.float32(1 / number), "undo")
-    proto.graph.initializer.append(undo)
-    proto.graph.node[1].input[0] = "scaled"
-    proto.graph.node.insert(1, oh.make_node("Mul", ["c", "undo"], ["scaled"]))
-    for precision, held in (("float16", False), ("bfloat16", True)):
-        explainer = bare(tmp_path, proto, precision=precision)
-        tensors = {t.name: t for t in explainer.graph.initializer}
-        assert (tensors["w1"].data_type == TensorProto.FLOAT) == (not held)
-        assert tensors["w2"].data_type == PRECISIONS[precision]
-        if not held:
-            np.testing.assert_array_equal(numpy_helper.to_array(tensors["w1"]), large)
-
-
-def test_what_a_precision_holds() -> None:
-    half, brain = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
-    random = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
-    assert holds(random, half)
-    assert holds(random, brain)
-    assert holds(np.where(np.arange(1000) < 500, random, 1e-9), half), "lost beside larger ones"
-    assert not holds(random * 1e-6, half)
-    assert holds(random * 1e-6, brain)
-    assert holds(random * 1e-6, half, beside=1), "a bias beside its weights"
-    for largest in (half, brain):
-        assert not holds(np.array(-3.4e38), largest)
-        assert holds(np.array([-np.inf, 0, 1]), largest)
-
-
-def test_squares_and_wide_sums_stay_float32(tmp_path: Path) -> None:
-    """A variance written out: in float16 the squares of 300 would be infinite."""
-    proto = convolutional()
-    weights = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
-    nodes = [
-        oh.make_node("Conv", ["image", "w1", "b1"], ["c"], strides=[4, 4], pads=[1] * 4),
-        oh.make_node("Relu", ["c"], ["r"]),
-        oh.make_node("Mul", ["r", "far"], ["m"]),
-        oh.make_node("Mul", ["m", "m"], ["square"]),
-        oh.make_node("ReduceMean", ["square", "axes"], ["variance"], keepdims=0),
-        oh.make_node("Sqrt", ["variance"], ["f"]),
-        oh.make_node("Gemm", ["f", "w2", "b2"], ["logits"]),
-    ]
-    weights |= {"far": np.float32(800), "axes": np.array([2, 3]), "w2": weights["w2"] / 800}
-    proto = model(nodes, {"image": ["n", 3, "h", "w"]}, {"logits": ["n", 4]}, weights)
-    explainer = bare(tmp_path, proto, precision="float16", layer="r")
-    types = {value.name: value.dtype for node in typed(explainer) for value in node.outputs}
-    assert types["m"] == ir.DataType.FLOAT16
-    assert types["square"] == types["variance"] == ir.DataType.FLOAT
-    assert np.isfinite(run(emulated(explainer))["logits"]).all()
-
-
-@pytest.mark.parametrize("precision", LOWER)
-def test_a_float16_model_is_typed_anew(tmp_path: Path, precision: str) -> None:
-    """Its gradients were float16 as well, now they are float32."""
-    proto = convolutional()
-    halves = {t.name: numpy_helper.to_array(t).astype(np.float16) for t in proto.graph.initializer}
-    half = model(
-        list(proto.graph.node), {"image": ["n", 3, "h", "w"]}, {"logits": ["n", 4]}, halves,
-        TensorProto.FLOAT16,
-    )  # fmt: skip
-    truth = run(bare(tmp_path, proto))
-    explainer = bare(tmp_path, half, precision=precision)
-    graph = typed(explainer)
-    for node in graph:
-        if node.op_type in HEAVY:
-            expected = "float32" if node in backward_nodes(graph) else precision
-            assert node.outputs[0].dtype == PRECISIONS[expected]
-    for name, value in run(emulated(explainer)).items():
-        assert relative_error(value, truth[name]) < 4 * UNIT[precision]
-
-
-def test_quantised_models_are_refused(tmp_path: Path) -> None:
-    proto = convolutional()
-    scale = numpy_helper.from_array(np.float32(0.1), "scale")
-    zero = numpy_helper.from_array(np.uint8(0), "zero")
-    proto.graph.initializer.extend([scale, zero])
-    proto.graph.node[2].input[0] = "d"
-    proto.graph.node.insert(2, oh.make_node("QuantizeLinear", ["r", "scale", "zero"], ["q"]))
-    proto.graph.node.insert(3, oh.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]))
-    with pytest.raises(OptionError, match=r"quantised .*precision='float16'"):
-        bare(tmp_path, proto, precision="float16")
-    assert not list(tmp_path.iterdir())
-
-
-def test_unknown_precisions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="'float8', expected one of float32, float16, bfloat16"):
-        bare(tmp_path, convolutional(), precision="float8")
 
 
 def scaled_gradient(low: onnx.ModelProto) -> None:
