@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,8 +14,8 @@ from klieg.backends import Backend, EngineChoice, open_backend
 from klieg.errors import OptionError
 from klieg.explainer_file import ExplainerInfo, read_explainer
 from klieg.kernels.device import CudaDevice
+from klieg.kernels.device.replay import ReplayDevice
 from klieg.methods.passes import Passes
-from klieg.methods.replay import ReplayDevice
 from klieg.methods.running import Running
 
 
@@ -30,6 +31,7 @@ class OpenedFile:
         threads: int | None = None,
         device: str | CudaDevice | None = None,
         engines: str | os.PathLike[str] | None = None,
+        replay: bool = False,
     ) -> None:
         """Read, check and load an explainer file.
 
@@ -46,6 +48,9 @@ class OpenedFile:
                 stream of your own. "cameras" and "casm" then stay on the GPU from the images to
                 the maps. None for an engine that takes and returns host arrays.
             engines: Folder of the engines of `klieg build`; None for its default.
+            replay: With TensorRT: run batches of a form seen twice before as one CUDA graph, which
+                saves the launches and keeps the memory of the last four forms. One thread at a
+                time then computes.
 
         Raises:
             ExplainerFileError: the file is no explainer, or is not safe to load.
@@ -58,25 +63,25 @@ class OpenedFile:
         self._info = file.info
         self._channels, self._classes = file.channels, file.classes
         self._fixed_size, self._outputs = file.fixed_size, file.outputs
-        used: CudaDevice | None
-        self._own_device: CudaDevice | None = None
-        if isinstance(device, str):
-            from klieg.kernels.device.opening import open_device
-
-            used = self._own_device = open_device(device)
-        else:
-            used = device
-        if backend == "tensorrt" and used is not None and used.records:
-            used = ReplayDevice(used)
         folder = None if engines is None else Path(engines)
-        choice = EngineChoice(backend, providers, threads, used, folder)
-        try:
+        with ExitStack() as opened:
+            used: CudaDevice | None
+            if isinstance(device, str):
+                from klieg.kernels.device.opening import open_device
+
+                used = open_device(device)
+                opened.callback(used.close)
+            else:
+                used = device
+            if replay:
+                used = _replaying(backend, used)
+            choice = EngineChoice(backend, providers, threads, used, folder)
             self._backend = open_backend(file, choice)
+            opened.callback(self._backend.close)
             self._passes = Passes(self._backend, file.info, several_targets=file.several_targets)
             self._running = Running(self._passes, self._backend)
-        except BaseException:
-            self._close_device()
-            raise
+            opened.callback(self._running.close)
+            self._opened = opened.pop_all()
         self._versions = {
             "klieg": importlib.metadata.version("klieg"),
             **self._backend.versions,
@@ -130,8 +135,7 @@ class OpenedFile:
 
     def close(self) -> None:
         """Free the engine, and the device unless it was given as one."""
-        self._backend.close()
-        self._close_device()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -144,7 +148,20 @@ class OpenedFile:
     ) -> None:
         self.close()
 
-    def _close_device(self) -> None:
-        if self._own_device is not None:
-            self._own_device.close()
-            self._own_device = None
+
+def _replaying(backend: str, device: CudaDevice | None) -> ReplayDevice:
+    """Return a device whose batches can be replayed.
+
+    Raises:
+        OptionError: the engine or the device cannot do that.
+    """
+    if backend != "tensorrt" or device is None:
+        raise OptionError(
+            f"replay=True needs backend='tensorrt' and a device, got {backend!r}: leave it out"
+        )
+    if not device.records:
+        raise OptionError(
+            f"replay=True needs a device that records CUDA graphs, which {device.label} does not: "
+            "use 'cuda.core' on a stream other than the default one, or leave it out"
+        )
+    return ReplayDevice(device)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import ctypes.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import check
-from clock import Clock
+from clock import REPEATS, Clock
+from cpu_device import CpuDevice
+from klieg.errors import DeviceError
 from klieg.kernels.cuda.kernels import Kernels
 from klieg.kernels.cuda.normalize import normalize
 from klieg.kernels.device.array import DeviceArray
 from recording_cpu import RecordingCpu
-from rows import Row, as_markdown
+from rows import Row, Skipped, as_markdown
 
 
 @pytest.mark.skipif(ctypes.util.find_library("cuda") is not None, reason="there is a GPU driver")
@@ -51,5 +54,28 @@ def test_the_clock_replays_work_on_inputs_in_turn() -> None:
         inputs=2,
     )
     assert 0 < seconds < 1
-    assert asked == [0, 1, 0, 1]  # run once and recorded once
+    assert asked == [0, 1] * (1 + REPEATS)  # run once, then recorded
     assert clock.held >= raw[0].size
+
+
+def test_a_failure_in_one_part_is_a_row_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Iterator[Row]:
+        yield Row("before", "1")
+        raise DeviceError("an illegal address")
+
+    def absent(*_: object) -> Iterator[Row]:
+        yield from ()
+        raise Skipped("no torch")
+
+    monkeypatch.setattr(check, "PARTS", {"a": broken, "b": absent})
+    monkeypatch.setattr(check, "open_device", lambda _: CpuDevice())
+    monkeypatch.setattr(sys, "argv", ["check.py", "-o", str(tmp_path / "table.md")])
+    with pytest.raises(SystemExit) as end:
+        check.main()
+    assert end.value.code == 1
+    assert (tmp_path / "table.md").read_text().splitlines()[4:] == [
+        "| before | 1 |  |  |", "| a | DeviceError: an illegal address | no failure | NO |",
+        "| b | no torch |  | skipped |",
+    ]  # fmt: skip

@@ -72,47 +72,46 @@ __device__ int list_cells(const unsigned long long* stacks, const int* grids, in
     return min(last.slot + last.rows * last.columns, CELLS);
 }
 
-// Copy `STEP` channels of the listed cells of both tensors; slots without a cell become zero.
+// Copy `STEP` channels of the listed cells of both tensors.
 template <typename Gram>
 __device__ void fetch(const typename Gram::Element* const* lines, typename Gram::Element* stage,
                       int cells, int channel) {
     constexpr int PIECE = 16 / int(sizeof(typename Gram::Element));
     constexpr int PIECES = Gram::STEP / PIECE;
     for (int i = int(threadIdx.x); i < 2 * CELLS * PIECES; i += THREADS) {
-        const int piece = i % PIECES, line = i / PIECES, slot = line % CELLS;
-        const bool there = slot < cells;
-        __pipeline_memcpy_async(stage + line * Gram::PITCH + piece * PIECE,
-                                lines[there ? line : 0] + channel + piece * PIECE, 16,
-                                there ? 0 : 16);
+        const int piece = i % PIECES, line = i / PIECES;
+        if (line % CELLS < cells) {
+            __pipeline_memcpy_async(stage + line * Gram::PITCH + piece * PIECE,
+                                    lines[line] + channel + piece * PIECE, 16);
+        }
     }
     __pipeline_commit();
 }
 
-// Sum half a Gram matrix [64, 128] with the weights of one pixel.
-__device__ float weigh(const float* gram, int half, const Window* windows, const Tap* rows,
-                       const Tap* columns, const int* used, int scales, int y, int x) {
+// Sum half a Gram matrix [64, 128] with the weights of one pixel, over the scales that count.
+__device__ float weigh(const float* gram, int half, const Tap* rows, const Tap* columns,
+                       const int* counted, int count, int y, int x) {
     float sum = 0.0f;
-    for (int s = 0; s < scales; ++s) {
-        if (!used[s]) continue;
-        const Tap v = rows[s * LONGEST + y], h = columns[s * LONGEST + x];
+    for (int i = 0; i < count; ++i) {
+        const Tap v = rows[counted[i] * LONGEST + y], h = columns[counted[i] * LONGEST + x];
+        const int lines[4] = {v.lower + h.lower, v.lower + h.upper, v.upper + h.lower,
+                              v.upper + h.upper};
+        float inner[4] = {};
+        for (int j = 0; j < count; ++j) {
+            const Tap vt = rows[counted[j] * LONGEST + y], ht = columns[counted[j] * LONGEST + x];
 #pragma unroll
-        for (int corner = 0; corner < 4; ++corner) {
-            const int line = (corner / 2 ? v.upper : v.lower) + (corner % 2 ? h.upper : h.lower);
-            if (line / HALF != half) continue;
-            const float* row = gram + (line % HALF) * CELLS;
-            float inner = 0.0f;
-            for (int t = 0; t < scales; ++t) {
-                if (!used[t]) continue;
-                const Tap vt = rows[t * LONGEST + y], ht = columns[t * LONGEST + x];
-                const float* upper = row + vt.lower;
-                const float* lower = row + vt.upper;
+            for (int corner = 0; corner < 4; ++corner) {
+                if (lines[corner] / HALF != half) continue;
+                const float* upper = gram + lines[corner] % HALF * CELLS + vt.lower;
+                const float* lower = upper + (vt.upper - vt.lower);
                 const float first = upper[ht.lower] + ht.share * (upper[ht.upper] - upper[ht.lower]);
                 const float last = lower[ht.lower] + ht.share * (lower[ht.upper] - lower[ht.lower]);
-                inner += first + vt.share * (last - first);
+                inner[corner] += first + vt.share * (last - first);
             }
-            sum += (corner / 2 ? v.share : 1.0f - v.share) *
-                   (corner % 2 ? h.share : 1.0f - h.share) * inner;
         }
+        const float upper = inner[0] + h.share * (inner[1] - inner[0]);
+        const float lower = inner[2] + h.share * (inner[3] - inner[2]);
+        sum += upper + v.share * (lower - upper);
     }
     return sum;
 }
@@ -125,12 +124,15 @@ __device__ void contract(const unsigned long long* stacks, const int* grids, con
     __shared__ __align__(128) unsigned char memory[MEMORY];
     __shared__ const Element* lines[2 * CELLS];  // where each cell's activation, gradient begins
     __shared__ Window windows[SCALES];
-    __shared__ int counted[SCALES];
+    __shared__ int counted[SCALES], count;  // the scales that count
     const int across = (width + tile - 1) / tile;
     const int top = int(blockIdx.x) / across * tile, left = int(blockIdx.x) % across * tile;
     const int share = int(blockIdx.y), question = int(blockIdx.z);
-    if (int(threadIdx.x) < scales) {
-        counted[threadIdx.x] = used[size_t(question) * scales + threadIdx.x];
+    if (threadIdx.x == 0) {
+        count = 0;
+        for (int scale = 0; scale < scales; ++scale) {
+            if (used[size_t(question) * scales + scale]) counted[count++] = scale;
+        }
     }
     const int cells = list_cells(stacks, grids, scales, padded, question / questions, question,
                                  tile, height, width, top, left, windows, lines);
@@ -142,6 +144,8 @@ __device__ void contract(const unsigned long long* stacks, const int* grids, con
     const int first = share * steps, last = min(first + steps, padded / Gram::STEP);
     Gram gram;
     gram.clear();
+    for (int i = int(threadIdx.x); i < 2 * STAGE; i += THREADS) stages[i] = Element(0.0f);
+    __syncthreads();  // slots without a cell stay 0
     fetch<Gram>(lines, stages, cells, first * Gram::STEP);
     for (int step = first; step < last; ++step) {
         const Element* full = stages + (step - first) % 2 * STAGE;
@@ -182,8 +186,8 @@ __device__ void contract(const unsigned long long* stacks, const int* grids, con
         for (int i = 0; i < PIXELS; ++i) {
             const int pixel = i * THREADS + int(threadIdx.x);
             if (pixel < tile * tile && half * HALF < cells) {
-                sums[i] += weigh(matrix, half, windows, rows, columns, counted, scales,
-                                 pixel / tile, pixel % tile);
+                sums[i] += weigh(matrix, half, rows, columns, counted, count, pixel / tile,
+                                 pixel % tile);
             }
         }
         __syncthreads();

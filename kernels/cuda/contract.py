@@ -20,7 +20,7 @@ SCALES: Final = 16
 TILES: Final = (32, 28, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 1)
 """Sides of tiles to choose from, in pixels; the largest that touches few enough cells is taken."""
 BLOCKS: Final = 264
-"""Channels are shared out until there are this many blocks: two for each of 132 multiprocessors."""
+"""Channels are shared out to as many blocks as run at once: two on each of 132 multiprocessors."""
 LEAST_STEPS: Final = 8
 """Steps of channels that are worth a block."""
 TENSOR_CORES: Final = (8, 0)
@@ -131,7 +131,7 @@ class Contraction:
         tile = largest_tile(self._grids, self._size)
         tiles = ceil(self._size[0] / tile) * ceil(self._size[1] / tile)
         all_steps = first.shape[2] // (32 if kind == "f16" else 16)
-        shares = max(1, min(ceil(BLOCKS / (tiles * maps)), all_steps // LEAST_STEPS))
+        shares = max(1, min(BLOCKS // (tiles * maps), all_steps // LEAST_STEPS))
         steps = ceil(all_steps / shares)
         shares = ceil(all_steps / steps)
         part = DeviceArray.empty(self._kernels.device, (shares, *raw.shape), np.float32)

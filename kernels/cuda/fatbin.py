@@ -1,4 +1,4 @@
-"""Compiles the kernels in advance: `python -m klieg.kernels.cuda.fatbin` leaves klieg.fatbin here.
+"""Compiles the kernels in advance: `python -m klieg.kernels.cuda.fatbin` leaves one here.
 
 One file serves every GPU since Turing: machine code for each architecture, and PTX for the driver
 to compile on architectures that are missing or came later.
@@ -6,6 +6,7 @@ to compile on architectures that are missing or came later.
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -16,8 +17,7 @@ from typing import Final
 
 from klieg.atomic import atomic_path
 from klieg.errors import DeviceError
-from klieg.kernels.cuda.kernels import FATBIN
-from klieg.kernels.cuda.sources import FOLDER, translation_unit
+from klieg.kernels.cuda.sources import FOLDER, fatbin_path, translation_unit
 
 ARCHITECTURES: Final = (75, 80, 86, 87, 89, 90, 100, 120)
 """Machine code also runs on later minor versions, such as that for 120 on 121."""
@@ -51,15 +51,20 @@ class KernelUsage:
 
 def main() -> None:
     """Build the fatbin and print what each kernel takes."""
-    path = FOLDER / FATBIN
+    path = fatbin_path()
     rows = compile_report(path)
-    print(f"{'kernel':32} {'sm':>4} {'registers':>9} {'shared':>7} {'stack':>6} {'spills':>7}")
-    for row in rows:
-        print(
-            f"{row.kernel:32} {row.architecture:4} {row.registers:9} {row.shared:7} "
-            f"{row.stack:6} {row.spills:7}"
-        )
-    print(f"{path}: {path.stat().st_size} bytes")
+    for older in set(FOLDER.glob("klieg-*.fatbin")) - {path}:
+        older.unlink()
+    print(f"{'kernel':32} {'registers':>9} {'shared':>8} {'stack':>6} {'spills':>7}")
+    for kernel, group in itertools.groupby(rows, key=lambda row: row.kernel):
+        each = list(group)
+        low, high = (choose(row.registers for row in each) for choose in (min, max))
+        stack, spills = (max(row.stack for row in each), max(row.spills for row in each))
+        shared = max(row.shared for row in each)
+        registers = f"{low}-{high}" if low < high else f"{low}"
+        print(f"{kernel:32} {registers:>9} {shared:6} B {stack:4} B {spills:5} B")
+    print(f"for sm_{', '.join(map(str, ARCHITECTURES))} and later")
+    print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
 
 
 def compile_report(output: Path) -> list[KernelUsage]:

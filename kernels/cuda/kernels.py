@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
 from klieg.errors import DeviceError
+from klieg.kernels.cuda.sources import fatbin_path
 from klieg.kernels.device import Argument, Device, Kernel
 from klieg.kernels.device.array import DeviceArray
 
 THREADS: Final = 256
 """Threads per block, of every kernel."""
-
-FATBIN: Final = "klieg.fatbin"
-"""What `make kernels` leaves beside the sources."""
 
 
 @runtime_checkable
@@ -84,7 +81,7 @@ def kernel_code(device: Device) -> bytes:
     """
     if isinstance(device, BringsKernels):
         return device.kernel_code
-    fatbin = files("klieg.kernels.cuda") / FATBIN
+    fatbin = fatbin_path()
     if fatbin.is_file():
         return fatbin.read_bytes()
     from klieg.kernels.cuda.run_time import compiled

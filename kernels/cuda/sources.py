@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Final
 
@@ -31,3 +32,9 @@ def source_texts() -> dict[str, str]:
     """Return the text of every source by file name."""
     paths = sorted([*FOLDER.glob("*.cu"), *FOLDER.glob("*.cuh")])
     return {path.name: path.read_text(encoding="utf-8") for path in paths}
+
+
+def fatbin_path() -> Path:
+    """Return where `make kernels` leaves what it makes of just these sources."""
+    digest = hashlib.sha256(repr(source_texts()).encode()).hexdigest()
+    return FOLDER / f"klieg-{digest[:16]}.fatbin"

@@ -162,15 +162,19 @@ class CudaDevice(Device, Protocol):
         """Let everything enqueued from now on wait for what `stream` holds now. Does not block."""
 
     @property
+    def label(self) -> str:
+        """What opens it again, such as "cuda.core:0"."""
+
+    @property
     def records(self) -> bool:
-        """Whether `capture` works with this package."""
+        """Whether `capture` works: with this package, on this stream."""
 
     def capture(self) -> AbstractContextManager[Graph]:
         """Record the launches made in the `with` instead of running them.
 
         Only launches can be recorded. Memory is allocated before, and every kernel has run once,
         since CUDA loads code at its first launch. The graph keeps the buffers its launches use;
-        if other libraries record too, inside `activated`, all buffers there are.
+        memory of what other libraries enqueue, theirs is to keep. Other threads wait meanwhile.
 
         Raises:
             DeviceError: the package cannot record, or something else than a launch was asked for.

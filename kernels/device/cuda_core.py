@@ -26,8 +26,6 @@ class CudaCoreDevice(GuardedDevice):
     must outlive the device and all memory allocated on it.
     """
 
-    records: Final = True
-
     def __init__(self, index: int, stream: object | None, libcuda: Libcuda) -> None:
         """Open a GPU; see `klieg.kernels.device.opening.open_device`."""
         import cuda.core as core
@@ -45,6 +43,7 @@ class CudaCoreDevice(GuardedDevice):
         with self._calling("opening"):
             self._stream = self._opened(stream)
             self._handle = int(self._stream.handle) or int(driver.CU_STREAM_LEGACY)
+            self.records: Final = self._handle != int(driver.CU_STREAM_LEGACY)  # CUDA forbids it
             self._name = self._device.name
             self._architecture = tuple(self._device.compute_capability)
         self._builder: Any = None

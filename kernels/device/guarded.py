@@ -48,8 +48,6 @@ class GuardedDevice(ABC):
     def activated(self) -> Iterator[None]:
         """See `CudaDevice`."""
         with self._calling("activating the context"):
-            if self._recording is not None:
-                self._recording.note_others()
             yield
 
     def allocate(self, size: int) -> DeviceBuffer:
@@ -132,16 +130,19 @@ class GuardedDevice(ABC):
     @contextmanager
     def capture(self) -> Iterator[Recording]:
         """See `CudaDevice`."""
-        with self._calling("beginning to record", recordable=False):
-            self._begin_recording()
-            recording = self._recording = Recording(list(self._buffers), self._replay)
-        try:
-            yield recording
-        finally:
-            self._recording = None
-            if self.usable:
-                with self._calling("finishing a recording"):
-                    recording.finish(self._end_recording())
+        with self._lock:  # other threads wait: what they enqueue must not be recorded
+            with self._calling("beginning to record", recordable=False):
+                self._begin_recording()
+                recording = self._recording = Recording(list(self._buffers), self._replay)
+            try:
+                yield recording
+            finally:
+                try:
+                    if self.usable:
+                        with self._calling("finishing a recording"):
+                            recording.finish(self._end_recording())
+                finally:
+                    self._recording = None
 
     def close(self) -> None:
         """See `Device`. Buffers stay until nothing refers to them."""
@@ -189,16 +190,10 @@ class GuardedDevice(ABC):
                 raise self._translated(action, error) from error
 
     def _check_recording(self, action: str, recordable: bool) -> None:
-        if self._recording is None:
-            return
-        if not recordable:
+        if self._recording is not None and not recordable:
             raise DeviceError(
                 f"device {self.label} is recording, and {action} cannot be recorded, only "
                 "launches: do it before or after"
-            )
-        if self._recording.thread != threading.get_ident():
-            raise DeviceError(
-                f"device {self.label} is recording for another thread: wait until it is done"
             )
 
     def _translated(self, action: str, error: Exception) -> KliegError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -20,24 +19,17 @@ class Recording:
         """Begin with every buffer that a launch could point into.
 
         Args:
-            buffers: Held until the recording ends; afterwards only those that are used, or all
-                of them if another library recorded too.
+            buffers: Held until the recording ends; afterwards only those that launches use.
             replay: Enqueues a finished graph.
         """
-        self.thread: Final = threading.get_ident()
         self._buffers = buffers
         self._replay: Final = replay
         self._pointers: set[int] = set()
-        self._others = False
         self._graph: Any = None
 
     def note(self, arguments: Sequence[Argument]) -> None:
         """Remember the pointers of a recorded launch."""
         self._pointers.update(int(value) for value in arguments if isinstance(value, np.uint64))
-
-    def note_others(self) -> None:
-        """Remember that another library may have enqueued work, on memory it does not tell."""
-        self._others = True
 
     def finish(self, graph: Any) -> None:
         """Take the finished graph, and keep only the buffers that its launches point into."""
@@ -45,8 +37,7 @@ class Recording:
         self._buffers = [
             buffer
             for buffer in self._buffers
-            if self._others
-            or any(0 <= pointer - buffer.pointer < buffer.size for pointer in self._pointers)
+            if any(0 <= pointer - buffer.pointer < buffer.size for pointer in self._pointers)
         ]
 
     def launch(self) -> None:

@@ -52,6 +52,18 @@ class DeviceBackend(Backend, Protocol):
     def device(self) -> CudaDevice:
         """Where it computes; everything is enqueued on its stream."""
 
+    def check(
+        self, *, images: int, sizes: Sequence[int], targets: int, outputs: Sequence[str]
+    ) -> None:
+        """Raise EngineError unless passes of these forms can be enqueued.
+
+        Args:
+            images: Number of images in a pass.
+            sizes: Heights, which are widths, of the images of all passes.
+            targets: Classes per image.
+            outputs: Names of the outputs wanted.
+        """
+
     def enqueue(
         self, images: DeviceArray, targets: DeviceArray, outputs: Sequence[str]
     ) -> list[DeviceArray]:

@@ -58,6 +58,11 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeBackend):
         """See `DeviceBackend`."""
         return self._device
 
+    def check(
+        self, *, images: int, sizes: Sequence[int], targets: int, outputs: Sequence[str]
+    ) -> None:
+        """See `DeviceBackend`; a session takes whatever the file takes."""
+
     def enqueue(
         self, images: DeviceArray, targets: DeviceArray, outputs: Sequence[str]
     ) -> list[DeviceArray]:
@@ -94,6 +99,7 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeBackend):
         if MEMORY.get(name) != "cuda":
             return {}
         return {
+            **super()._provider_settings(name),
             "device_id": str(self._device.index),
             "user_compute_stream": str(self._device.stream),
         }

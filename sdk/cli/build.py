@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     default="cuda.core",
     show_default=True,
-    help="The package that drives the GPU: cuda.core or pycuda.",
+    help="The package that drives the GPU: cuda.core or pycuda; cuda.core:1 is the second GPU.",
 )
 def build(
     explainer: Path,
@@ -97,7 +97,9 @@ def build(
                 start = time.monotonic()
                 timing = _timing_cache(cache, platform)
                 with gpu.activated():
-                    plan, measured = build_plan(file, outputs, options, timing_cache=timing)
+                    plan, measured = build_plan(
+                        file, outputs, options, timing_cache=timing, warn=_warn
+                    )
                 identity = Identity(file.sha256, outputs, options, platform)
                 entry = cache.store(file, identity, plan, gpu.versions)
                 cache.store_timing_cache(platform, measured)
@@ -141,5 +143,9 @@ def _timing_cache(cache: EngineCache, platform: Platform) -> bytes | None:
     try:
         return cache.timing_cache(platform)
     except EngineError as error:
-        click.echo(f"Warning: {error}: everything is measured again", err=True)
+        _warn(f"{error}: everything is measured again")
         return None
+
+
+def _warn(text: str) -> None:
+    click.echo(f"Warning: {text}", err=True)

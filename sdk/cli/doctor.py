@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import importlib.metadata
 import platform
 from typing import Final
 
 import click
-
-from klieg.kernels.device.inventory import take_inventory
-from klieg.kernels.device.opening import OLDEST_CUDA, OLDEST_DRIVER
 
 PACKAGES: Final = {
     "numpy": "base",
@@ -44,7 +40,7 @@ def doctor() -> None:
             version = "-"
         click.echo(f"  {package:<24} {version:<14} {extra}")
     click.echo()
-    for name, works in {**_providers(), **_libraries(), **_gpus()}.items():
+    for name, works in {**_providers(), **_tensorrt(), **_gpus()}.items():
         click.echo(f"  {'ok' if works else '--'}  {name}")
 
 
@@ -63,12 +59,22 @@ def _providers() -> dict[str, bool]:
     return found
 
 
-def _libraries() -> dict[str, bool]:
-    return {"TensorRT (libnvinfer)": ctypes.util.find_library("nvinfer") is not None}
+def _tensorrt() -> dict[str, bool]:
+    """Try to import TensorRT with its libraries."""
+    from klieg.backends.tensorrt.bindings import open_tensorrt
+    from klieg.errors import BackendError
+
+    try:
+        return {f"TensorRT {open_tensorrt().version}": True}
+    except BackendError as error:
+        return {f"TensorRT: {error}": False}
 
 
 def _gpus() -> dict[str, bool]:
     """Describe the driver and every GPU that it finds."""
+    from klieg.kernels.device.inventory import take_inventory
+    from klieg.kernels.device.opening import OLDEST_CUDA, OLDEST_DRIVER
+
     found = take_inventory()
     if found.cuda is None:
         return {f"CUDA driver: {found.reason}": False}

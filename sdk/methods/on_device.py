@@ -89,7 +89,13 @@ ON_DEVICE: Final[Mapping[str, Callable[..., DeviceMaps]]] = MappingProxyType(
 
 
 def fetch(
-    found: DeviceMaps, device: Device, sizes: Sequence[int], *, images: Indices, rows: Indices
+    found: DeviceMaps,
+    device: Device,
+    sizes: Sequence[int],
+    *,
+    names: Indices,
+    images: Indices,
+    rows: Indices,
 ) -> Maps:
     """Wait, copy to the host and check.
 
@@ -97,6 +103,7 @@ def fetch(
         found: What was enqueued.
         device: Where.
         sizes: Image sizes of the passes.
+        names: [B] the number of each image in the batch, for messages.
         images: [M] the image of every question wanted.
         rows: [M] its number in `found`.
 
@@ -107,7 +114,7 @@ def fetch(
     device.synchronise()
     for image, step in np.argwhere(found.gates.finite.to_host(device) == 0):
         raise NumericalError(
-            f"the model returned NaN or infinite logits for image {image} of the batch at "
+            f"the model returned NaN or infinite logits for image {names[image]} of the batch at "
             f"{sizes[step]} x {sizes[step]} pixels: the model or the image is outside its range"
         )
     states = found.states.to_host(device)

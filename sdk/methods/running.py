@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klieg.backends import Backend, DeviceBackend
-from klieg.errors import OptionError
+from klieg.errors import BackendError, OptionError
 from klieg.explanation import as_masks, normalise
 from klieg.kernels.device.array import DeviceArray
+from klieg.kernels.device.replay import ReplayDevice, Replays
 from klieg.methods.passes import Batch, DeviceBatch, Maps, Passes
-from klieg.methods.replay import ReplayDevice, Replays
 from klieg.methods.table import find_method
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ class Running:
         self._passes, self._backend = passes, backend
         self._kernels: Kernels | None = None
         self._replays: Replays[DeviceMaps] | None = None
+        self._lock: AbstractContextManager[object] = nullcontext()
+        self._closed = False
         if hasattr(backend, "device"):
             from klieg.kernels.cuda.kernels import Kernels
 
@@ -36,6 +40,15 @@ class Running:
             self._kernels = Kernels(device)
             if isinstance(device, ReplayDevice):
                 self._replays = Replays(device)
+                # Held until a batch's results are copied: the next one overwrites them.
+                self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Free what is kept of batches; to be called before the engine is closed."""
+        with self._lock:
+            self._closed = True
+            if self._replays is not None:
+                self._replays.clear()
 
     def __call__(
         self,
@@ -56,11 +69,14 @@ class Running:
             OptionError: images on a device are given to a method that computes on the host.
             BackendError: the engine failed.
         """
+        if self._closed:
+            raise BackendError("the explainer is closed: open it again")
         if self._kernels is not None:
             from klieg.methods.on_device import ON_DEVICE
 
             if method in ON_DEVICE:
-                return self._on_device(batch, method, sizes, self._kernels)
+                with self._lock:
+                    return self._on_device(batch, method, sizes, self._kernels)
         if isinstance(batch, DeviceBatch):
             raise OptionError(
                 f"method {method!r} computes on the host, but the images are on a GPU: use "
@@ -82,6 +98,8 @@ class Running:
         each = units.targets.shape[1]
         rows = units.row * each + units.place
         targets = units.targets.astype(np.int64).ravel()
+        count = batch.images.shape[0] if isinstance(batch, DeviceBatch) else len(units.images)
+        backend.check(images=count, sizes=sizes, targets=each, outputs=find_method(method).outputs)
 
         def enqueue(arrays: list[DeviceArray]) -> DeviceMaps:
             return ON_DEVICE[method](backend, kernels, DeviceQuestions(*arrays), sizes)
@@ -93,12 +111,11 @@ class Running:
                     "copied for more: ask for one class at a time"
                 )
             found = enqueue([batch.images, DeviceArray.of(device, targets)])
-            return fetch(found, device, sizes, images=units.row, rows=rows)
-        inputs: list[NDArray[Any]] = [batch.images[units.images], targets]
-        if self._replays is None:
-            found = enqueue([DeviceArray.of(device, array) for array in inputs])
-            return fetch(found, device, sizes, images=units.row, rows=rows)
-        form = (method, tuple(sizes), inputs[0].shape, targets.shape)
-        with self._replays.lock:
-            found = self._replays(form, inputs, enqueue)
-            return fetch(found, device, sizes, images=units.row, rows=rows)
+        else:
+            inputs: list[NDArray[Any]] = [batch.images[units.images], targets]
+            if self._replays is None:
+                found = enqueue([DeviceArray.of(device, array) for array in inputs])
+            else:
+                form = (method, tuple(sizes), inputs[0].shape, targets.shape)
+                found = self._replays(form, inputs, enqueue)
+        return fetch(found, device, sizes, names=units.images, images=units.row, rows=rows)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -20,8 +19,7 @@ import end_to_end
 import throughput
 
 from klieg.atomic import atomic_path
-from klieg.errors import DeviceError
-from klieg.kernels.device import CudaDevice
+from klieg.errors import DeviceError, KliegError
 from klieg.kernels.device.opening import open_device
 from rows import Row, Skipped, as_markdown
 
@@ -33,29 +31,41 @@ def main() -> None:
     parser.add_argument("--device", default="cuda.core", help="what drives the GPU")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this; repeatable")
     arguments = parser.parse_args()
-    rows = []
-    heading = "no GPU"
+    table = _Table(arguments.output)
     try:
         device = open_device(arguments.device)
-        heading = f"{device.name}, {', '.join(f'{k} {v}' for k, v in device.versions.items())}"
-        for row in _all(device, arguments.device, arguments.part or list(PARTS)):
-            print(row.text(), flush=True)
-            rows.append(row)
     except DeviceError as error:
-        rows.append(Row("everything", skipped=f"{error}"))
-        print(rows[-1].text())
-    with atomic_path(arguments.output) as temporary:
-        date = datetime.date.today().isoformat()
-        temporary.write_text(as_markdown(f"{heading}, {date}", rows), encoding="utf-8")
-    sys.exit(any(row.failed for row in rows))
-
-
-def _all(device: CudaDevice, name: str, parts: list[str]) -> Iterator[Row]:
-    for part in parts:
+        table.add(Row("everything", skipped=str(error)))
+        sys.exit(0)
+    versions = ", ".join(f"{name} {version}" for name, version in device.versions.items())
+    table.heading = f"{device.name}, {versions}"
+    for part in arguments.part or PARTS:
         try:
-            yield from PARTS[part](device, name)
+            for row in PARTS[part](device, arguments.device):
+                table.add(row)
         except Skipped as reason:
-            yield Row(part, skipped=str(reason))
+            table.add(Row(part, skipped=str(reason)))
+        except (KliegError, RuntimeError) as error:  # torch's are RuntimeErrors
+            found = f"{type(error).__name__}: {error}".splitlines()[0]
+            table.add(Row(part, found, "no failure", good=False))
+    sys.exit(any(row.failed for row in table.rows))
+
+
+class _Table:
+    """Rows, written to a file as they come: a process that dies leaves those before."""
+
+    def __init__(self, path: Path) -> None:
+        self.heading = "no GPU"
+        self.rows: list[Row] = []
+        self._path = path
+
+    def add(self, row: Row) -> None:
+        print(row.text(), flush=True)
+        self.rows.append(row)
+        date = datetime.date.today().isoformat()
+        with atomic_path(self._path) as temporary:
+            text = as_markdown(f"{self.heading}, {date}", self.rows)
+            temporary.write_text(text, encoding="utf-8")
 
 
 PARTS = {

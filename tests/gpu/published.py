@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 
@@ -24,7 +25,7 @@ def published_seconds(
                 functional.interpolate(t, (size, size), mode="bilinear", align_corners=False)
                 for t in tensors
             ]
-            means.append(sum(enlarged) / len(enlarged))
+            means.append(reduce(torch.add, enlarged) / len(enlarged))
         (means[0] * means[1]).sum(dim=1)
 
     torch.cuda.synchronize()

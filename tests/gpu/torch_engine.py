@@ -60,6 +60,9 @@ class TorchEngine:
             tensors = {"logits": logits, "activation": activation, "gradient": gradient}
             return [_shared(tensors[name].detach().contiguous()) for name in outputs]
 
+    def check(self, **_: Any) -> None:
+        """See `DeviceBackend`."""
+
     def run(self, *_: Any) -> list[NDArray[np.float32]]:
         """Not needed here: everything stays on the device."""
         raise NotImplementedError

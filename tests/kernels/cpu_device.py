@@ -42,6 +42,7 @@ class CpuDevice:
     """
 
     name = "the CPU in a GPU's place"
+    label = "cpu"
     index = 0
     architecture = (9, 0)
     stream = 0

@@ -202,5 +202,9 @@ def test_what_does_not_go_together(small_explainer: Path) -> None:
             Explainer(small_explainer, backend="tensorrt", device=CpuDevice(), **option)
     with pytest.raises(OptionError, match="first"):
         Explainer(small_explainer, providers=["NoSuch"], device=CpuDevice())
+    with pytest.raises(OptionError, match="replay=True needs backend='tensorrt'"):
+        Explainer(small_explainer, replay=True)
+    with pytest.raises(OptionError, match="records CUDA graphs"):
+        Explainer(small_explainer, backend="tensorrt", device=CpuDevice(), replay=True)
     with pytest.raises(BackendError, match="has no"):  # this build has no CUDA, and says so
         Explainer(small_explainer, device=CpuDevice())

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from cpu_device import CpuDevice
-from klieg.errors import DeviceError, NumericalError
+from klieg.errors import BackendError, DeviceError, DeviceMemoryError, NumericalError
 from klieg.explainer_file import ExplainerInfo
 from klieg.kernels.cuda.kernels import Kernels
 from klieg.kernels.cuda.pyramid import pyramid
 from klieg.kernels.cuda.upsample import upsample
 from klieg.kernels.device.array import DeviceArray
+from klieg.kernels.device.replay import PLANS, ReplayDevice
 from klieg.methods.passes import Batch, Passes
-from klieg.methods.replay import PLANS, ReplayDevice
 from klieg.methods.running import Running
 from recording_cpu import RecordingCpu
 
@@ -43,6 +45,9 @@ class Launching:
         mean = upsample(self.kernels, planes, (1, 1), mode="bilinear", sigmoid=True)
         logits = DeviceArray(mean.pointer, (batch, 3), mean.dtype, mean)
         return [logits, small, small]
+
+    def check(self, **_: Any) -> None:
+        pass
 
     def run(self, *_: Any) -> list[np.ndarray]:
         raise AssertionError("everything stays on the device")
@@ -119,3 +124,55 @@ def test_memory_asked_for_in_another_order_is_an_error() -> None:
     moody(batch(0), "cameras", (16,), {})
     with pytest.raises(DeviceError, match="asked for different memory"):
         moody(batch(0), "cameras", (16,), {})
+
+
+def test_a_form_too_large_to_keep_is_run_as_it_is() -> None:
+    class Small(RecordingCpu):
+        held, limit = 0, 10**9
+
+        def allocate(self, size: int) -> Any:
+            if self.held + size > self.limit:
+                raise DeviceMemoryError(f"{size} bytes asked for")
+            buffer = super().allocate(size)
+            self.held += size
+            weakref.finalize(buffer, self.free, size)
+            return buffer
+
+        def free(self, size: int) -> None:
+            self.held -= size
+
+    device = Small()
+    replayed = running(ReplayDevice(device))
+    kept = [replayed(batch(0, 1), "cameras", (16,), {}) for _ in range(3)]
+    assert device.graphs == 1
+    device.limit = device.held + 1_600_000  # one scale after the other fits, all together do not
+    sizes = (16, 64, 80, 96, 112)
+    for seed in range(4):
+        truth = running(CpuDevice())(batch(seed), "cameras", sizes, {})
+        got = replayed(batch(seed), "cameras", sizes, {})
+        np.testing.assert_array_equal(got.maps, truth.maps)
+    assert device.graphs == 1
+    again = replayed(batch(0, 1), "cameras", (16,), {})
+    np.testing.assert_array_equal(again.maps, kept[0].maps)
+
+
+def test_closing_frees_what_is_kept() -> None:
+    device = RecordingCpu()
+    replayed = running(ReplayDevice(device))
+    for _ in range(3):
+        replayed(batch(0), "cameras", (16, 24), {})
+    replayed.close()
+    with pytest.raises(BackendError, match="closed"):
+        replayed(batch(0), "cameras", (16, 24), {})
+    assert device.graphs == 1
+
+
+def test_threads_take_turns() -> None:
+    replayed = running(ReplayDevice(RecordingCpu()))
+    seeds = list(range(8))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda seed: replayed(batch(seed), "cameras", (16, 24), {}), seeds))
+    plain = running(CpuDevice())
+    for seed, got in zip(seeds, found, strict=True):
+        truth = plain(batch(seed), "cameras", (16, 24), {})
+        np.testing.assert_array_equal(got.maps, truth.maps)

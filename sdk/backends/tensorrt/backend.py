@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,8 +15,9 @@ from klieg.backends.tensorrt.bindings import open_tensorrt
 from klieg.backends.tensorrt.cache import EngineCache, Entry
 from klieg.backends.tensorrt.engine import Engine
 from klieg.backends.tensorrt.manifest import Platform
+from klieg.backends.tensorrt.profiles import EngineOptions
 from klieg.backends.tensorrt.selection import Selection
-from klieg.errors import BackendError, ImageError, TargetError
+from klieg.errors import BackendError, DeviceError, ImageError, TargetError
 from klieg.explainer_file import ExplainerFile
 from klieg.kernels.device import CudaDevice
 from klieg.kernels.device.array import DeviceArray
@@ -48,7 +50,7 @@ class TensorRTBackend:
         self._file, self._device = file, device
         self._platform = Platform.of(device, self._opened.version)
         self._cache = EngineCache(engines)
-        self._selection = Selection(file, self._platform, self._cache)
+        self._selection = Selection(file, self._platform, self._cache, device.label)
         self._engines: dict[Path, Engine] = {}
         self._lock, self._closed = threading.Lock(), False
         self._versions = {
@@ -64,6 +66,15 @@ class TensorRTBackend:
     def versions(self) -> Mapping[str, str]:
         """See `Backend`."""
         return self._versions
+
+    def check(
+        self, *, images: int, sizes: Sequence[int], targets: int, outputs: Sequence[str]
+    ) -> None:
+        """See `DeviceBackend`; the error says how to build an engine that holds all sizes."""
+        with self._working():
+            self._selection.check(
+                outputs, EngineOptions(tuple(sorted(set(sizes))), images, targets)
+            )
 
     def run(
         self, images: NDArray[np.float32], targets: NDArray[np.int64], outputs: Sequence[str]
@@ -100,15 +111,21 @@ class TensorRTBackend:
             return self._load(entry).enqueue(images, targets, outputs)
 
     def close(self) -> None:
-        """See `Backend`."""
+        """See `Backend`; a lost GPU does not hide the error that is already on its way."""
         if self._closed:
             return
-        with self._working():
-            self._closed = True
-            try:
-                self._device.synchronise()
-            finally:
-                self._engines.clear()
+        self._closed, earlier = True, sys.exception()
+        try:
+            with self._device.activated(), self._lock:
+                try:
+                    self._device.synchronise()
+                finally:
+                    self._engines.clear()
+        except DeviceError:
+            if earlier is None:
+                raise
+        finally:
+            self._engines.clear()  # also where the context cannot be activated any more
 
     @contextmanager
     def _working(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +12,19 @@ from types import ModuleType
 from typing import Any, Final, Protocol, cast
 
 import klieg.backends.tensorrt.interface as api
-from klieg.errors import BackendError
+from klieg.errors import BackendError, DeviceMemoryError
 
 MAJORS: Final = (10, 11)
 """Versions whose common interface is used."""
 
+OLDEST: Final = (10, 1)
+"""The first version whose engines say how much memory they need in 64 bits, and take it so."""
+
 MESSAGES: Final = 8
 """Complaints that an error message quotes, the latest ones."""
+
+_FULL: Final = re.compile("out ?of ?memory|cudaErrorMemoryAllocation", re.IGNORECASE)
+"""How TensorRT, and CUDA below it, say that the memory of the GPU is full."""
 
 
 class Package(Protocol):
@@ -89,6 +96,19 @@ class TensorRT:
         except TypeError as error:
             raise self._no_start(error) from error
 
+    def failure(self, kind: type[BackendError], what: str, step: str = "") -> BackendError:
+        """Return an error that quotes the complaints.
+
+        Args:
+            kind: Its class; if TensorRT complains of memory it is a DeviceMemoryError instead.
+            what: What could not be done.
+            step: What to do about it, unless it is memory.
+        """
+        reason = self.log.text()
+        if _FULL.search(reason):
+            kind, step = DeviceMemoryError, "use smaller batches, or free memory of other programs"
+        return kind(f"{what}: {reason}" + (f"; {step}" if step else ""))
+
     def _no_start(self, error: TypeError) -> BackendError:
         return BackendError(
             f"TensorRT {self.version} does not start: {self.log.text()} ({error}); check the "
@@ -109,10 +129,12 @@ def open_tensorrt() -> TensorRT:
             f"TensorRT cannot be imported ({error}): pip install 'klieg[tensorrt]'"
         ) from error
     version = str(package.__version__)
-    if version.split(".")[0] not in map(str, MAJORS):
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    major, minor = map(int, numbers.groups()) if numbers else (0, 0)
+    if major not in MAJORS or (major, minor) < OLDEST:
         raise BackendError(
-            f"TensorRT {version} is installed, klieg works with {' and '.join(map(str, MAJORS))}: "
-            "pip install 'klieg[tensorrt]'"
+            f"TensorRT {version} is installed, klieg works with {' and '.join(map(str, MAJORS))} "
+            f"from {'.'.join(map(str, OLDEST))} on: pip install 'klieg[tensorrt]'"
         )
     return _opened(package)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import klieg.backends.tensorrt.interface as api
@@ -11,6 +12,9 @@ from klieg.backends.tensorrt.profiles import EngineOptions, Shapes, profiles
 from klieg.errors import EngineError
 from klieg.explainer_file import ExplainerFile
 from klieg.onnx_subgraph import subgraph
+
+BUILD: Final = 1
+"""How engines are built: raise it with every change of the cut, the profiles or the flags here."""
 
 QUOTED: Final = 3
 """Nodes that an error message names."""
@@ -22,6 +26,7 @@ def build_plan(
     options: EngineOptions,
     *,
     timing_cache: bytes | None = None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> tuple[bytes, bytes]:
     """Build an engine for the GPU whose context is active: see `CudaDevice.activated`.
 
@@ -33,6 +38,7 @@ def build_plan(
         outputs: Names of outputs of the file; what none of them needs is left out.
         options: Shapes and memory.
         timing_cache: What an earlier build has measured; None to measure everything.
+        warn: Told if TensorRT refuses that; everything is measured then.
 
     Returns:
         The plan, and the timing cache for the next build.
@@ -55,7 +61,7 @@ def build_plan(
     config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-    _use_timing_cache(opened, config, timing_cache or b"")
+    _use_timing_cache(opened, config, timing_cache or b"", warn)
     for entry in shapes:
         _add_profile(opened, builder, config, entry)
     plan = builder.build_serialized_network(network, config)
@@ -103,10 +109,17 @@ def _refusal(opened: TensorRT, file: ExplainerFile, parser: api.OnnxParser) -> E
     )
 
 
-def _use_timing_cache(opened: TensorRT, config: api.IBuilderConfig, data: bytes) -> None:
+def _use_timing_cache(
+    opened: TensorRT, config: api.IBuilderConfig, data: bytes, warn: Callable[[str], None]
+) -> None:
     cache = config.create_timing_cache(data)
-    if cache is None or not config.set_timing_cache(cache, False):
-        raise EngineError(
-            f"TensorRT {opened.version} refuses the timing cache, which another GPU or driver may "
-            f"have written: {opened.log.text()}; delete the timing-*.cache in the folder of engines"
-        )
+    if cache is not None and config.set_timing_cache(cache, False):
+        return
+    if not data:
+        raise EngineError(f"TensorRT {opened.version} has no timing cache: {opened.log.text()}")
+    warn(
+        f"TensorRT {opened.version} refuses the timing cache, which another GPU or driver may have "
+        f"written ({opened.log.text()}): everything is measured again"
+    )
+    opened.log.clear()
+    _use_timing_cache(opened, config, b"", warn)

@@ -45,17 +45,29 @@ class EngineCache:
         """
         self.folder = default_folder() if folder is None else folder
 
-    def entries(self) -> list[Entry]:
-        """Return all engines, in order of their names.
+    def entries(self, file: ExplainerFile) -> list[Entry]:
+        """Return the engines of an explainer, and those of others of its name, in order.
+
+        Args:
+            file: The explainer. What is damaged among the engines of others is left out.
 
         Raises:
-            EngineError: a manifest is damaged, or others can write to the folder.
+            EngineError: a manifest of this explainer is damaged, or others can write to the folder.
         """
         if not self.folder.exists():
             return []
         self._check_folder()
-        paths = sorted(self.folder.glob("*.json"))
-        return [self._entry(path) for path in paths if not path.name.startswith(".")]
+        found = []
+        for path in sorted(self.folder.glob("[!.]*.json")):
+            own = f"-{_short(file.sha256)}-" in path.name
+            if own or path.name.startswith(f"{_stem(file)}-"):
+                try:
+                    found.append(self._entry(path))
+                except EngineError as error:
+                    gone = isinstance(error.__cause__, FileNotFoundError)  # being built again
+                    if own and not gone:
+                        raise
+        return found
 
     def load(self, entry: Entry, file: ExplainerFile, platform: Platform) -> bytes:
         """Return the plan of an engine, checked.
@@ -66,16 +78,11 @@ class EngineCache:
         if reason := entry.identity.mismatch(file, platform):
             raise EngineError(f"{entry.plan} does not fit: {reason}")
         plan = _read(entry.plan)
-        expected, got = entry.manifest.plan_bytes, len(plan)
-        if got != expected:
-            raise EngineError(
-                f"{entry.plan} has {got} bytes, its manifest says {expected}: build it again"
-            )
-        if hashlib.sha256(plan).hexdigest() != entry.manifest.plan_sha256:
-            raise EngineError(
-                f"{entry.plan} is not what was built: its SHA-256 differs from that in its "
-                "manifest; find out who changed it, delete it and build it again"
-            )
+        if _difference(entry, plan):  # it may have been built again since it was listed
+            entry = self._entry(entry.plan.with_suffix(".json"))
+            plan = _read(entry.plan)
+            if difference := _difference(entry, plan):
+                raise EngineError(difference)
         return plan
 
     def store(
@@ -86,8 +93,7 @@ class EngineCache:
         Raises:
             EngineError: it cannot be written.
         """
-        stem = file.path.stem.lstrip(".") or "explainer"  # a hidden file would not be found
-        path = self.folder / f"{stem}-{identity.key}.plan"
+        path = self.folder / f"{_stem(file)}-{_name(identity)}.plan"
         manifest = Manifest(
             identity,
             hashlib.sha256(plan).hexdigest(),
@@ -139,7 +145,7 @@ class EngineCache:
 
     def _entry(self, path: Path) -> Entry:
         manifest = Manifest.from_json(_read(path), path)
-        if not path.stem.endswith(f"-{manifest.identity.key}"):
+        if not path.stem.endswith(f"-{_name(manifest.identity)}"):
             raise EngineError(
                 f"{path} is not what was built: its name does not belong to its content; "
                 "delete it and build again"
@@ -164,6 +170,32 @@ def default_folder() -> Path:
         return Path(chosen)
     caches = os.environ.get("XDG_CACHE_HOME")
     return (Path(caches) if caches else Path.home() / ".cache") / "klieg/engines"
+
+
+def _stem(file: ExplainerFile) -> str:
+    return file.path.stem.lstrip(".") or "explainer"  # a hidden file would not be found
+
+
+def _name(identity: Identity) -> str:
+    return f"{_short(identity.explainer_sha256)}-{identity.key}"
+
+
+def _short(sha256: str) -> str:
+    """Return what tells explainers apart in the names of files."""
+    return sha256[:12]
+
+
+def _difference(entry: Entry, plan: bytes) -> str | None:
+    """Say how a plan differs from what its manifest describes, None if it does not."""
+    expected, got = entry.manifest.plan_bytes, len(plan)
+    if got != expected:
+        return f"{entry.plan} has {got} bytes, its manifest says {expected}: build it again"
+    if hashlib.sha256(plan).hexdigest() != entry.manifest.plan_sha256:
+        return (
+            f"{entry.plan} is not what was built: its SHA-256 differs from that in its "
+            "manifest; find out who changed it, delete it and build it again"
+        )
+    return None
 
 
 def _read(path: Path) -> bytes:
@@ -201,7 +233,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _unreadable(path: Path, error: OSError) -> EngineError:
-    reason = "it is a link" if path.is_symlink() else error.strerror or error
+    reason = "it is a link, delete it" if path.is_symlink() else error.strerror or error
     return EngineError(f"cannot read {path}: {reason}; build the engine again with `klieg build`")
 
 

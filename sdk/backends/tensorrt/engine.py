@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -24,10 +25,12 @@ class Engine:
     It is used by one thread at a time, with the context of the GPU active: see
     `CudaDevice.activated`.
 
-    There is one execution context per image size that was asked for, made when it first is. All of
-    them share one block of memory for intermediate results, as large as the largest size needs:
-    passes follow each other on one stream, so no two need it at the same time. What a context takes
-    for itself is small, and outputs are allocated pass by pass.
+    There is one execution context per image size that was asked for, made when it first is. Passes
+    that a `ReplayDevice` lays out have contexts of their own, which die with the layout: TensorRT
+    wants one that was recorded never to be changed again. All contexts share one block of memory
+    for intermediate results, as large as the largest size needs: passes and graphs follow each
+    other on one stream, so no two need it at the same time. What a context takes for itself is
+    small, and outputs are allocated pass by pass.
     """
 
     def __init__(
@@ -57,14 +60,18 @@ class Engine:
         self._runtime = opened.runtime()
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise EngineError(
-                f"TensorRT {opened.version} cannot use the engine on {device.name}: "
-                f"{opened.log.text()}; build it again with `klieg build`"
+            raise opened.failure(
+                EngineError,
+                f"TensorRT {opened.version} cannot use the engine on {device.name}",
+                "build it again with `klieg build`",
             )
         self._engine = engine
         self._check()
         self._scratch = device.allocate(max(1, engine.device_memory_size_v2))
         self._contexts: dict[int, api.IExecutionContext] = {}
+        self._laid_out: WeakKeyDictionary[object, dict[int, api.IExecutionContext]] = (
+            WeakKeyDictionary()
+        )
 
     def enqueue(
         self, images: DeviceArray, targets: DeviceArray, outputs: Sequence[str]
@@ -136,23 +143,27 @@ class Engine:
         return self.options.sizes.index(height)
 
     def _context(self, index: int) -> api.IExecutionContext:
-        if index not in self._contexts:
+        """Return the context of a profile; only a `ReplayDevice` has layouts to ask for."""
+        layout = getattr(self._device, "layout", None)
+        contexts = self._contexts if layout is None else self._laid_out.setdefault(layout, {})
+        if index not in contexts:
             strategy = self._opened.package.ExecutionContextAllocationStrategy.USER_MANAGED
             context = self._engine.create_execution_context(strategy)
             if context is None:
-                raise DeviceError(
+                raise self._opened.failure(
+                    DeviceError,
                     f"TensorRT could not make a context for {self.options.sizes[index]} pixels on "
-                    f"{self._device.name}: {self._opened.log.text()}"
+                    f"{self._device.name}",
                 )
             done = context.set_optimization_profile_async(index, self._device.stream)
             self._done(done, f"choose profile {index}")
             context.set_device_memory(self._scratch.pointer, self._scratch.size)
-            self._contexts[index] = context
-        return self._contexts[index]
+            contexts[index] = context
+        return contexts[index]
 
     def _done(self, done: bool, what: str) -> None:
         if not done:
-            raise DeviceError(
-                f"TensorRT {self._opened.version} could not {what} on {self._device.name}: "
-                f"{self._opened.log.text()}"
+            raise self._opened.failure(
+                DeviceError,
+                f"TensorRT {self._opened.version} could not {what} on {self._device.name}",
             )

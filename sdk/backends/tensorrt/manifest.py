@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from klieg.backends.tensorrt.building import BUILD
 from klieg.backends.tensorrt.profiles import EngineOptions
 from klieg.errors import EngineError
 from klieg.explainer_file import ExplainerFile
 from klieg.kernels.device import Device
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Identity:
     """In alphabetical order."""
     options: EngineOptions
     platform: Platform
+    build: int = BUILD
+    """How klieg built it."""
 
     @property
     def key(self) -> str:
@@ -60,6 +63,11 @@ class Identity:
             )
         if self.platform != platform:
             return f"it was built for {self.platform}, this is {platform}"
+        if self.build != BUILD:
+            return (
+                f"a version of klieg that builds differently has built it (BUILD {self.build}, "
+                f"this one has {BUILD})"
+            )
         return None
 
 
@@ -89,7 +97,7 @@ class Manifest:
             if values["format"] != FORMAT:
                 raise EngineError(
                     f"{where} has format {values['format']!r}, this version of klieg reads "
-                    f"{FORMAT}: build the engine again"
+                    f"{FORMAT}: delete it and build again"
                 )
             identity = values["identity"]
             options, platform = identity["options"], identity["platform"]
@@ -100,6 +108,7 @@ class Manifest:
                     tuple(identity["outputs"]),
                     EngineOptions(tuple(options.pop("sizes")), **options),
                     Platform(architecture=(major, minor), **platform),
+                    int(identity["build"]),
                 ),
                 values["plan_sha256"],
                 int(values["plan_bytes"]),

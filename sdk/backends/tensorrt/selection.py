@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from klieg.backends.tensorrt.cache import EngineCache, Entry, default_folder
 from klieg.backends.tensorrt.manifest import Platform
@@ -13,18 +14,30 @@ from klieg.errors import EngineError
 from klieg.explainer_file import ALWAYS, ExplainerFile
 from klieg.methods.table import METHODS
 
+DEFAULT_DEVICE: Final = "cuda.core:0"
+"""Where `klieg build` builds unless told otherwise."""
+
 
 class Selection:
     """The engines of one file on one platform."""
 
-    def __init__(self, file: ExplainerFile, platform: Platform, cache: EngineCache) -> None:
+    def __init__(
+        self, file: ExplainerFile, platform: Platform, cache: EngineCache, device: str
+    ) -> None:
         """Look into the cache.
+
+        Args:
+            file: The explainer.
+            platform: Where it is to run.
+            cache: The engines.
+            device: What opens the GPU, for the command that builds an engine on it.
 
         Raises:
             EngineError: no engine there is of this file and platform, or a manifest is damaged.
         """
         self._file, self._platform, self._cache = file, platform, cache
-        found = cache.entries()
+        self._device = device
+        found = cache.entries(file)
         self._entries = [
             entry for entry in found if entry.identity.mismatch(file, platform) is None
         ]
@@ -45,23 +58,32 @@ class Selection:
         Raises:
             EngineError: none holds all that.
         """
-        fitting = [
+        wanted = EngineOptions((size,), batch, targets_per_image)
+        self.check(outputs, wanted)
+        return min(self._fitting(outputs, size, wanted), key=_preference)
+
+    def check(self, outputs: Sequence[str], wanted: EngineOptions) -> None:
+        """Look for an engine for each of several sizes.
+
+        Raises:
+            EngineError: there is none for one of them.
+        """
+        if not all(self._fitting(outputs, size, wanted) for size in wanted.sizes):
+            raise self._none_holds(outputs, wanted)
+
+    def _fitting(self, outputs: Sequence[str], size: int, wanted: EngineOptions) -> list[Entry]:
+        return [
             entry
             for entry in self._entries
             if set(outputs) <= set(entry.identity.outputs)
-            and entry.identity.options.holds(size, targets_per_image, batch)
+            and entry.identity.options.holds(size, wanted.targets_per_image, wanted.max_batch)
         ]
-        if not fitting:
-            raise self._none_holds(outputs, EngineOptions((size,), batch, targets_per_image))
-        return min(fitting, key=_preference)
 
     def _none_fits(self, found: Sequence[Entry]) -> EngineError:
         """Say why none of the engines in the folder serves, as far as they could be meant to."""
         related = [
             f"; {entry.plan.name}: {entry.identity.mismatch(self._file, self._platform)}"
             for entry in found
-            if entry.identity.explainer_sha256 == self._file.sha256
-            or entry.plan.name.startswith(f"{self._file.path.stem}-")
         ]
         info = self._file.info
         sizes = (info.input_size,) if self._file.fixed_size else info.scales
@@ -90,7 +112,22 @@ class Selection:
         )
         return EngineError(
             f"no engine of {self._file.path} computes {', '.join(outputs)} of {wanted}; "
-            f"those there: {there}; {self._advice(outputs, options)}"
+            f"those there: {there}; {self._fewer(outputs, wanted)}{self._advice(outputs, options)}"
+        )
+
+    def _fewer(self, outputs: Sequence[str], wanted: EngineOptions) -> str:
+        """Say how to get along with what is there if only the number of images is too large."""
+        one = replace(wanted, max_batch=1)
+        fitting = [self._fitting(outputs, size, one) for size in wanted.sizes]
+        if not all(fitting):
+            return ""
+        most = min(max(entry.identity.options.max_batch for entry in some) for some in fitting)
+        counted = (
+            "" if self._file.several_targets else " (each class of an image counts as an image)"
+        )
+        return (
+            f"pass at most {most} at once with batch_size={most} (--batch-size {most} of a "
+            f"command){counted}, or "
         )
 
     def _advice(self, outputs: Sequence[str], options: EngineOptions) -> str:
@@ -104,6 +141,8 @@ class Selection:
             words += ["--targets", str(options.targets_per_image)]
         if options.workspace_bytes is not None:
             words += ["--workspace", str(max(1, options.workspace_bytes >> 20))]
+        if self._device != DEFAULT_DEVICE:
+            words += ["--device", self._device]
         if self._cache.folder != default_folder():
             words += ["--engines", str(self._cache.folder)]
         return f"build it here: {shlex.join(words)}"

@@ -3,7 +3,8 @@
 A plan is JSON with the outputs and profiles of the graph that was parsed. An engine fills row r of
 an output with: its number among all outputs + the mean of the image that r belongs to + the class
 asked in r where the output has a row per class. Whatever the real one leaves undefined is refused:
-addresses or memory that were not set, shapes outside of the profile, plans that nobody built.
+addresses or memory that were not set, shapes outside of the profile, plans that nobody built, a
+context that is changed or gone after it was recorded, or recorded before it has run once as it is.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import enum
 import hashlib
 import json
 import threading
+import weakref
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
-from fake_gpu import STREAM, active, view
+from fake_gpu import STREAM, active, recording, view
 
 from klieg.onnx_file import OnnxFacts, read_onnx
 
@@ -42,11 +45,12 @@ def fake_tensorrt(version: str = "10.16.1.11") -> Any:
     """Return a new module.
 
     `calls` lists what was called with what, `plans` the digests of all bytes that a runtime was
-    given, `faults` the names of calls that are to fail, `busy` how many threads were ever inside.
+    given, `faults` the names of calls that are to fail, `complaint` what the log says of that,
+    and `most_inside` how many threads were ever inside.
     """
     trt: Any = ModuleType("tensorrt")
     trt.__version__ = version
-    trt.calls, trt.plans, trt.faults = [], [], set()
+    trt.calls, trt.plans, trt.faults, trt.complaint = [], [], set(), ""
     trt.inside, trt.most_inside, trt.counting = 0, 0, threading.Lock()
 
     def called(name: str, *arguments: object) -> bool:
@@ -55,7 +59,7 @@ def fake_tensorrt(version: str = "10.16.1.11") -> Any:
         trt.calls.append((name, *arguments))
         if name in trt.faults and trt.logger is not None:
             trt.logger.log(ILogger.INFO, "this is no complaint")
-            trt.logger.log(ILogger.ERROR, f"{name} went wrong")
+            trt.logger.log(ILogger.ERROR, trt.complaint or f"{name} went wrong")
         return name not in trt.faults
 
     class ILogger:
@@ -86,7 +90,7 @@ def fake_tensorrt(version: str = "10.16.1.11") -> Any:
 
         def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool:
             self.cache = cache
-            return called("set_timing_cache", ignore_mismatch)
+            return called("set_timing_cache", ignore_mismatch) and cache.data[:5] != b"other"
 
         def get_timing_cache(self) -> TimingCache | None:
             return self.cache if called("get_timing_cache") else None
@@ -138,16 +142,6 @@ def fake_tensorrt(version: str = "10.16.1.11") -> Any:
             outputs = {name: tensor.shape for name, tensor in network.facts.outputs.items()}
             return HostMemory(json.dumps([outputs, config.profiles]).encode())
 
-    class ParserError:
-        def node_name(self) -> str:
-            return "node_7"
-
-        def node_operator(self) -> str:
-            return "Det"
-
-        def desc(self) -> str:
-            return "no such operator"
-
     class OnnxParser:
         def __init__(self, network: Network, logger: ILogger) -> None:
             self.network = network
@@ -157,8 +151,9 @@ def fake_tensorrt(version: str = "10.16.1.11") -> Any:
             self.network.facts = read_onnx(model)
             return called("parse", len(model))
 
-        def get_error(self, index: int) -> ParserError:
-            return ParserError()
+        def get_error(self, index: int) -> Any:
+            said = {"node_name": "node_7", "node_operator": "Det", "desc": "no such operator"}
+            return Mock(**{f"{name}.return_value": text for name, text in said.items()})
 
     class Runtime:
         def __init__(self, logger: ILogger) -> None:
@@ -210,6 +205,12 @@ def fake_tensorrt(version: str = "10.16.1.11") -> Any:
             self.profile = self.memory = -1
             self.shapes: dict[str, tuple[int, ...]] = {}
             self.addresses: dict[str, int] = {}
+            self.ran_with: Any = None
+            self.recorded = False
+
+        def __setattr__(self, name: str, changed: Any) -> None:
+            assert not getattr(self, "recorded", False), f"{name} of a recorded context changed"
+            super().__setattr__(name, changed)
 
         def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
             assert stream_handle == STREAM
@@ -225,7 +226,7 @@ def fake_tensorrt(version: str = "10.16.1.11") -> Any:
         def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
             smallest, _, largest = self.engine.profiles[self.profile][name]
             inside = all(a <= b <= c for a, b, c in zip(smallest, shape, largest, strict=True))
-            self.shapes[name] = shape
+            self.shapes = self.shapes | {name: shape}
             return called("set_input_shape", name, shape) and inside
 
         def get_tensor_shape(self, name: str) -> Sequence[int]:
@@ -239,7 +240,7 @@ def fake_tensorrt(version: str = "10.16.1.11") -> Any:
             return [known.get(length, length) for length in self.engine.outputs[name]]
 
         def set_tensor_address(self, name: str, memory: int) -> bool:
-            self.addresses[name] = memory
+            self.addresses = self.addresses | {name: memory}
             return called("set_tensor_address", name, memory) and memory % 256 == 0
 
         def execute_async_v3(self, stream_handle: int) -> bool:
@@ -249,8 +250,16 @@ def fake_tensorrt(version: str = "10.16.1.11") -> Any:
             assert stream_handle == STREAM
             assert self.memory > 0
             assert set(self.addresses) == set(self.engine.names)
+            now = self.shapes, self.addresses, self.memory
             if called("execute_async_v3", self.profile, self.shapes["image"]):
-                self.fill()
+                kept, itself = recording(), weakref.ref(self)
+                if kept is None:
+                    self.fill()
+                    self.ran_with = now
+                else:
+                    assert self.ran_with == now, "recorded before it has run once"
+                    kept.append(lambda: itself().fill())
+                    self.recorded = True
             with trt.counting:
                 trt.inside -= 1
             return "execute_async_v3" not in trt.faults

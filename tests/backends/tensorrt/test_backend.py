@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,17 @@ from klieg.backends.tensorrt.backend import TensorRTBackend
 from klieg.backends.tensorrt.cache import EngineCache, Entry
 from klieg.backends.tensorrt.manifest import Platform
 from klieg.cli.build import build
-from klieg.errors import BackendError, EngineError, ImageError, TargetError
+from klieg.errors import (
+    BackendError,
+    EngineError,
+    ImageError,
+    TargetError,
+)
 from klieg.explainer_file import ExplainerFile
 from klieg.kernels.device.array import DeviceArray
 from klieg.methods.cameras import cameras
 from klieg.methods.passes import Batch, Passes
+from klieg.onnx_file import TensorType
 
 Put = Callable[..., Entry]
 Open = Callable[..., TensorRTBackend]
@@ -89,7 +95,36 @@ def test_enqueue_refuses_what_run_splits(put: Put, backend: Open, gpu: FakeGpu) 
     inputs = (DeviceArray.of(gpu, images(3)), DeviceArray.of(gpu, np.zeros(3, np.int64)))
     with pytest.raises(EngineError, match="of 1 to 3 images of 32 pixels") as caught:
         backend().enqueue(*inputs, LAYER)
+    assert "pass at most 2 at once with batch_size=2 (--batch-size 2 of a" in str(caught.value)
+    assert "counts as an image" not in str(caught.value)
     assert advised(caught.value)["batch"] >= 3
+
+
+def test_classes_of_a_file_that_takes_one_per_image_count_as_images(
+    put: Put, gpu: FakeGpu, file: ExplainerFile, cache: EngineCache
+) -> None:
+    put(32, max_batch=2)
+    target = TensorType("int64", ("batch",))
+    inputs = {**file.facts.inputs, "target": target}
+    single = dataclasses.replace(file, facts=dataclasses.replace(file.facts, inputs=inputs))
+    opened = TensorRTBackend(single, device=gpu, engines=cache.folder)
+    with pytest.raises(EngineError, match="each class of an image counts as an image"):
+        opened.check(images=3, sizes=(32,), targets=1, outputs=LAYER)
+
+
+def test_all_sizes_are_checked_at_once(put: Put, backend: Open, trt: Any) -> None:
+    put(32)
+    put(48)
+    opened = backend()
+    opened.check(images=2, sizes=(32, 48), targets=1, outputs=LAYER)
+    with pytest.raises(EngineError, match="of 1 to 2 images of 32, 40, 56 pixels") as caught:
+        opened.check(images=2, sizes=(32, 56, 40), targets=1, outputs=LAYER)
+    assert set(advised(caught.value)["scales"]) >= {32, 40, 56}
+    assert "batch_size" not in str(caught.value)
+    assert trt.plans == []
+    opened.close()
+    with pytest.raises(BackendError, match="closed"):
+        opened.check(images=2, sizes=(32,), targets=1, outputs=LAYER)
 
 
 def test_the_closest_engine_is_taken(
@@ -142,6 +177,13 @@ def test_the_default_folder_is_not_spelled_out(
     with pytest.raises(EngineError) as caught:
         TensorRTBackend(file, device=gpu)
     assert advised(caught.value)["engines"] is None
+
+
+def test_the_second_gpu_is_spelled_out(backend: Open, trt: Any, gpu: FakeGpu) -> None:
+    gpu.label = "pycuda:1"
+    with pytest.raises(EngineError) as caught:
+        backend()
+    assert advised(caught.value)["device"] == "pycuda:1"
 
 
 @pytest.mark.parametrize(
@@ -216,39 +258,3 @@ def test_impossible_questions(put: Put, backend: Open) -> None:
         opened.run(np.zeros((1, 3, 32, 48), np.float32), np.zeros(1, np.int64), LAYER)
     with pytest.raises(ImageError):
         opened.run(images(0), np.zeros(0, np.int64), LAYER)
-
-
-def test_closed(put: Put, backend: Open, gpu: FakeGpu) -> None:
-    put(32)
-    opened = backend()
-    opened.run(images(1), np.zeros(1, np.int64), LAYER)
-    opened.close()
-    opened.close()
-    assert gpu.synchronised == 1  # before the engines go
-    assert not gpu.closed
-    with pytest.raises(BackendError, match="closed"):
-        opened.run(images(1), np.zeros(1, np.int64), LAYER)
-
-
-def test_one_thread_at_a_time(put: Put, backend: Open, trt: Any) -> None:
-    put(32, 48, max_batch=1)
-    opened, failures = backend(), []
-
-    def work(number: int) -> None:
-        try:
-            for _ in range(20):
-                size = 32 + 16 * (number % 2)
-                batch = np.full((3, 3, size, size), number, np.float32)
-                (logits,) = opened.run(batch, np.zeros(3, np.int64), ["logits"])
-                assert (logits == value("logits", number, 0, per_target=False)).all()
-        except BaseException as error:  # noqa: BLE001  # told to the test below
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    assert trt.most_inside == 1
-    assert len(trt.plans) == 1

@@ -12,16 +12,18 @@ from klieg.backends.tensorrt.bindings import MESSAGES, open_tensorrt
 from klieg.errors import BackendError
 
 
-@pytest.mark.parametrize("version", ["10.0.1", "10.16.1.11", "11.4.0.106"])
+@pytest.mark.parametrize("version", ["10.1.0", "10.16.1.11", "11.4.0.106"])
 def test_known_versions(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(version))
     assert open_tensorrt().version == version
 
 
-@pytest.mark.parametrize("version", ["8.6.1", "1.7.1.116", "12.0.0", "100.0"])
+@pytest.mark.parametrize("version", ["8.6.1", "1.7.1.116", "10.0.1", "12.0.0", "100.0", "11"])
 def test_unknown_versions(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(version))
-    with pytest.raises(BackendError, match=rf"TensorRT {version} is installed.*10 and 11.*pip"):
+    with pytest.raises(
+        BackendError, match=rf"TensorRT {version} is installed.*10 and 11 from 10.1 on.*pip"
+    ):
         open_tensorrt()
 
 

@@ -13,9 +13,10 @@ from fake_gpu import FakeGpu
 from fake_tensorrt import names
 
 from klieg.backends.tensorrt.cache import EngineCache
+from klieg.backends.tensorrt.manifest import Platform
 from klieg.cli.build import build
 from klieg.errors import DeviceError
-from klieg.explainer_file import ALWAYS
+from klieg.explainer_file import ALWAYS, ExplainerFile
 
 
 @pytest.fixture
@@ -38,11 +39,12 @@ def run(*arguments: object) -> Result:
 
 
 def test_the_default(
-    small_explainer: Path, cache: EngineCache, trt: Any, asked: list[str], gpu: FakeGpu
-) -> None:
+    small_explainer: Path, file: ExplainerFile, cache: EngineCache, trt: Any, asked: list[str],
+    gpu: FakeGpu,
+) -> None:  # fmt: skip
     result = run(small_explainer, "--engines", cache.folder)
     assert result.exit_code == 0, result.output
-    (entry,) = cache.entries()
+    (entry,) = cache.entries(file)
     assert entry.identity.outputs == tuple(sorted(ALWAYS))
     assert entry.identity.options.sizes == (32, 46, 61, 75, 89, 103, 118, 132)
     assert entry.identity.options.max_batch == 8
@@ -71,14 +73,17 @@ def test_a_narrow_terminal(
     assert max(map(len, lines[3:-3])) > columns - 10  # the width is used
 
 
-def test_options(small_explainer_all: Path, cache: EngineCache, trt: Any, asked: list[str]) -> None:
+def test_options(
+    small_explainer_all: Path, file_all: ExplainerFile, cache: EngineCache, trt: Any,
+    asked: list[str],
+) -> None:  # fmt: skip
     result = run(
         small_explainer_all, "--engines", cache.folder, "--scales", "40,56", "--batch", 2,
         "--targets", 3, "--workspace", 7, "--device", "pycuda",
         "--methods", "gradcam,cameras,saliency,smoothgrad",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    found = {entry.identity.outputs: entry.identity.options for entry in cache.entries()}
+    found = {entry.identity.outputs: entry.identity.options for entry in cache.entries(file_all)}
     assert {outputs: options.sizes for outputs, options in found.items()} == {
         ("activation", "gradient", "logits"): (40, 56),
         ("image_gradient", "logits"): (40,),
@@ -110,6 +115,18 @@ def test_a_damaged_timing_cache_is_told_and_left_behind(
     assert f"Warning: the timing cache {path} is damaged: everything is measured" in result.stderr
     assert ("create_timing_cache", b"") in trt.calls
     assert run(small_explainer, "--engines", cache.folder).stderr == ""
+
+
+def test_a_timing_cache_that_tensorrt_refuses_is_told_and_left_behind(
+    small_explainer: Path, cache: EngineCache, trt: Any, asked: list[str], gpu: FakeGpu
+) -> None:
+    cache.store_timing_cache(Platform.of(gpu, trt.__version__), b"other GPU")
+    result = run(small_explainer, "--engines", cache.folder)
+    assert result.exit_code == 0
+    assert "Warning: TensorRT 10.16.1.11 refuses the timing cache" in result.stderr
+    assert run(small_explainer, "--engines", cache.folder).stderr == ""
+    used = [call[1] for call in trt.calls if call[0] == "create_timing_cache"]
+    assert used == [b"other GPU", b"", b"measured"]
 
 
 @pytest.mark.parametrize(

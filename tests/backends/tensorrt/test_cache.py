@@ -27,9 +27,9 @@ HERE = Platform("NVIDIA Test", (9, 0), "10.16.1.11")
 
 def test_what_was_stored_is_found(put: Put, cache: EngineCache, file: ExplainerFile) -> None:
     entry = put(32, 46, max_batch=3)
-    (found,) = cache.entries()
+    (found,) = cache.entries(file)
     assert found == entry
-    assert found.plan.name == f"small-{found.identity.key}.plan"
+    assert found.plan.name == f"small-{file.sha256[:12]}-{found.identity.key}.plan"
     assert cache.load(found, file, HERE) == found.plan.read_bytes()
     assert found.manifest.versions.keys() == {"klieg", "cuda driver"}
     for path in (cache.folder, *cache.folder.iterdir()):
@@ -38,7 +38,7 @@ def test_what_was_stored_is_found(put: Put, cache: EngineCache, file: ExplainerF
 
 
 def test_everything_counts_for_the_key(
-    put: Put, cache: EngineCache, file_all: ExplainerFile
+    put: Put, cache: EngineCache, file: ExplainerFile, file_all: ExplainerFile
 ) -> None:
     put(32)
     put(32)  # takes the place of the first
@@ -50,7 +50,7 @@ def test_everything_counts_for_the_key(
     put(32, on=Platform("NVIDIA Other", (9, 0), "10.16.1.11"))
     put(32, on=Platform("NVIDIA Test", (9, 1), "10.16.1.11"))
     put(32, on=Platform("NVIDIA Test", (9, 0), "10.16.1.12"))
-    assert len(cache.entries()) == 9
+    assert len(cache.entries(file)) == 9
 
 
 @pytest.mark.parametrize(
@@ -136,12 +136,18 @@ def test_a_damaged_plan_never_reaches_tensorrt(
         (open_to_all, "can be written by others"),
     ],
 )
-def test_a_damaged_manifest(damage: Any, message: str, put: Put, cache: EngineCache) -> None:
+def test_a_damaged_manifest(
+    damage: Any, message: str, put: Put, cache: EngineCache, file: ExplainerFile,
+    file_all: ExplainerFile,
+) -> None:  # fmt: skip
     path = put(32).plan.with_suffix(".json")
     path.write_bytes(path.read_bytes().rstrip())
     damage(path)
-    with pytest.raises(EngineError, match=message):
-        cache.entries()
+    with pytest.raises(EngineError, match=message) as caught:
+        cache.entries(file)
+    assert str(path) in str(caught.value)
+    other = put(32, of=file_all)  # of the same name
+    assert cache.entries(file_all) == [other]
 
 
 def change_gpu(values: Any) -> None:
@@ -164,8 +170,12 @@ def strange_options(values: Any) -> None:
     values["identity"]["options"]["max_batch"] = "many"
 
 
-def later_format(values: Any) -> None:
-    values["format"] = 2
+def drop_build(values: Any) -> None:
+    del values["identity"]["build"]
+
+
+def old_format(values: Any) -> None:
+    values["format"] = 1
 
 
 @pytest.mark.parametrize(
@@ -176,23 +186,28 @@ def later_format(values: Any) -> None:
         (drop_outputs, "lacks 'outputs'"),
         (empty_options, "no manifest of an engine"),
         (strange_options, "no manifest of an engine.*max_batch is 'many'"),
-        (later_format, "format 2, this version of klieg reads 1"),
+        (drop_build, "lacks 'build'.*delete it"),
+        (old_format, "format 1, this version of klieg reads 2: delete it"),
     ],
 )
-def test_an_altered_manifest(change: Any, message: str, put: Put, cache: EngineCache) -> None:
+def test_an_altered_manifest(
+    change: Any, message: str, put: Put, cache: EngineCache, file: ExplainerFile
+) -> None:
     path = put(32).plan.with_suffix(".json")
     values = json.loads(path.read_text())
     change(values)
     path.write_text(json.dumps(values))
     with pytest.raises(EngineError, match=message):
-        cache.entries()
+        cache.entries(file)
 
 
-def test_a_folder_that_others_can_write_to(put: Put, cache: EngineCache) -> None:
+def test_a_folder_that_others_can_write_to(
+    put: Put, cache: EngineCache, file: ExplainerFile
+) -> None:
     put(32)
     cache.folder.chmod(0o777)
     with pytest.raises(EngineError, match=r"can be written by others \(mode 777\)"):
-        cache.entries()
+        cache.entries(file)
     with pytest.raises(EngineError, match="can be written by others"):
         put(46)
 
@@ -208,29 +223,8 @@ def test_files_of_others(put: Put, cache: EngineCache, monkeypatch: pytest.Monke
     module._check_owner(cache.folder, roots)
 
 
-def test_cut_short(put: Put, cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(32)
-    write = module._write
-
-    def fail_at_manifest(path: Path, data: bytes) -> None:
-        if path.suffix == ".json":
-            raise OSError(28, "No space left on device")
-        write(path, data)
-
-    monkeypatch.setattr(module, "_write", fail_at_manifest)
-    with pytest.raises(EngineError, match=r"cannot write .*No space left.*--engines"):
-        put(32)
-    assert cache.entries() == []  # neither the new one nor an old manifest beside a new plan
-
-
-def test_unfinished_files_are_not_seen(put: Put, cache: EngineCache) -> None:
-    put(32)
-    (cache.folder / ".small-half.json").write_text('{"format"')
-    assert len(cache.entries()) == 1
-
-
-def test_no_folder(tmp_path: Path) -> None:
-    assert EngineCache(tmp_path / "none").entries() == []
+def test_no_folder(tmp_path: Path, file: ExplainerFile) -> None:
+    assert EngineCache(tmp_path / "none").entries(file) == []
     assert not (tmp_path / "none").exists()
 
 

@@ -133,6 +133,25 @@ def test_failures_to_run(
     engine.enqueue(*arrays(gpu), ["logits"])  # nothing half made is left
 
 
+MEMORY = (
+    "Error Code 1: Cuda Runtime (out of memory)",
+    "Error Code 2: OutOfMemory (no further information)",
+    "cudaErrorMemoryAllocation",
+)
+
+
+@pytest.mark.parametrize("complaint", MEMORY)
+@pytest.mark.parametrize(
+    "fault", ["deserialize_cuda_engine", "create_execution_context", "execute_async_v3"]
+)
+def test_tensorrt_finds_no_memory(
+    fault: str, complaint: str, plan: bytes, gpu: FakeGpu, trt: Any
+) -> None:
+    trt.faults, trt.complaint = {fault}, complaint
+    with pytest.raises(DeviceMemoryError, match="; use smaller batches, or free memory"):
+        opened(plan, gpu).enqueue(*arrays(gpu), ["logits"])
+
+
 def test_an_engine_that_is_not_what_it_is_said_to_be(plan: bytes, gpu: FakeGpu) -> None:
     with pytest.raises(EngineError, match=r"2 profiles, expected .* and 1: build it again"):
         opened(plan, gpu, EngineOptions((32,)))

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX")
 def as_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", rtx)
     monkeypatch.setattr(bindings, "MAJORS", (int(rtx.__version__.split(".")[0]),))
+    monkeypatch.setattr(bindings, "OLDEST", (0, 0))
 
 
 @pytest.mark.parametrize("targets", [1, 3])

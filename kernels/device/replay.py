@@ -10,14 +10,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from klieg.errors import DeviceError
+from klieg.errors import DeviceError, DeviceMemoryError
 from klieg.kernels.device import Argument, Buffer, CudaDevice, Graph, Kernel, Module
 from klieg.kernels.device.array import DeviceArray
 
@@ -61,9 +61,20 @@ class ReplayDevice:
         return self.inner.versions
 
     @property
+    def label(self) -> str:
+        """See `CudaDevice`."""
+        return self.inner.label
+
+    @property
     def records(self) -> bool:
         """See `CudaDevice`."""
         return self.inner.records
+
+    @property
+    def layout(self) -> Layout | None:
+        """What this thread's memory is taken from, None for new memory."""
+        layout: Layout | None = getattr(self._thread, "layout", None)
+        return layout
 
     def activated(self) -> AbstractContextManager[None]:
         """See `CudaDevice`."""
@@ -87,12 +98,12 @@ class ReplayDevice:
 
     def allocate(self, size: int) -> Buffer:
         """See `Device`."""
-        layout = self._layout
+        layout = self.layout
         return self.inner.allocate(size) if layout is None else layout.allocate(self.inner, size)
 
     def copy_in(self, source: NDArray[Any], destination: Buffer) -> None:
         """See `Device`; while a layout is repeated what it holds already is only compared."""
-        layout = self._layout
+        layout = self.layout
         if layout is None or layout.is_new(source, destination):
             self.inner.copy_in(source, destination)
 
@@ -134,13 +145,8 @@ class ReplayDevice:
         finally:
             self._thread.layout = None
 
-    @property
-    def _layout(self) -> Layout | None:
-        layout: Layout | None = getattr(self._thread, "layout", None)
-        return layout
 
-
-@dataclass
+@dataclass(eq=False)
 class Layout:
     """The memory of one batch, in the order in which it is asked for."""
 
@@ -188,14 +194,14 @@ _DIFFERENT: Final = (
 class _Plan(Generic[Found]):
     """One form of batch."""
 
-    inputs: list[DeviceArray] | None = None
+    inputs: list[DeviceArray] = field(default_factory=list)
     layout: Layout = field(default_factory=Layout)
     graph: Graph | None = None
     found: Found | None = None
 
 
 class Replays(Generic[Found]):
-    """Runs batches, replaying those whose form was seen before."""
+    """Runs batches, replaying those whose form was seen before. For one thread at a time."""
 
     def __init__(self, device: ReplayDevice) -> None:
         """Begin with no batches seen.
@@ -205,8 +211,7 @@ class Replays(Generic[Found]):
         """
         self._device = device
         self._plans: OrderedDict[Hashable, _Plan[Found]] = OrderedDict()
-        self.lock: Final = threading.Lock()
-        """Held from a call until its results are copied: the next call overwrites them."""
+        self._too_large: set[Hashable] = set()
 
     def __call__(
         self,
@@ -214,33 +219,62 @@ class Replays(Generic[Found]):
         inputs: Sequence[NDArray[Any]],
         enqueue: Callable[[list[DeviceArray]], Found],
     ) -> Found:
-        """Enqueue a batch.
+        """Enqueue a batch. The next call overwrites its results.
 
         Args:
             form: Everything that decides which launches are made, besides the inputs' content.
             inputs: Arrays to copy to the device; of one form they have the same shapes.
             enqueue: Enqueues the batch's launches, all on the device, and returns where its
                 results will be.
+
+        Raises:
+            DeviceMemoryError: there is too little memory even to run the batch as it is.
         """
-        device, plan = self._device, self._plans.pop(form, None)
+        plan = self._plans.pop(form, None)
         if plan is None:
-            found = enqueue([DeviceArray.of(device, array) for array in inputs])
-            self._plans[form] = _Plan()
-            while len(self._plans) > PLANS:
-                self._plans.popitem(last=False)
+            found = enqueue([DeviceArray.of(self._device, array) for array in inputs])
+            if form not in self._too_large:
+                self._plans[form] = _Plan()
+                if len(self._plans) > PLANS:
+                    with self._device.activated():
+                        self._plans.popitem(last=False)
             return found
-        if plan.inputs is None:
-            plan.inputs = [DeviceArray.of(device, array) for array in inputs]
-            with device.laid_out(plan.layout):
-                found = enqueue(plan.inputs)
-            with device.laid_out(plan.layout), device.inner.capture() as plan.graph:
-                plan.found = enqueue(plan.inputs)
-            self._plans[form] = plan
-            return found
-        for array, destination in zip(inputs, plan.inputs, strict=True):
-            device.copy_in(np.ascontiguousarray(array), destination)
-        assert plan.graph is not None
-        assert plan.found is not None
-        plan.graph.launch()
+        if plan.graph is None:
+            with suppress(DeviceMemoryError):  # a plan keeps what a run drops scale by scale
+                found = self._record(plan, inputs, enqueue)
+            if plan.graph is None:
+                self._too_large.add(form)
+                self._plans[form] = plan
+                del plan
+                self.clear()
+                return self(form, inputs, enqueue)
+        else:
+            assert plan.found is not None
+            found = plan.found
+            for array, destination in zip(inputs, plan.inputs, strict=True):
+                self._device.copy_in(np.ascontiguousarray(array), destination)
+            plan.graph.launch()
         self._plans[form] = plan
-        return plan.found
+        return found
+
+    def clear(self) -> None:
+        """Forget all forms and free their memory; the device must have been waited for."""
+        with suppress(DeviceError), self._device.activated():  # engines free what is theirs in it
+            self._plans.clear()
+        self._plans.clear()  # of a lost GPU, which cannot be activated, there is nothing to free
+
+    def _record(
+        self,
+        plan: _Plan[Found],
+        inputs: Sequence[NDArray[Any]],
+        enqueue: Callable[[list[DeviceArray]], Found],
+    ) -> Found:
+        """Run a batch in memory that is kept, and record it once more there."""
+        device = self._device
+        plan.inputs = [DeviceArray.of(device, array) for array in inputs]
+        with device.laid_out(plan.layout):
+            found = enqueue(plan.inputs)
+        with device.laid_out(plan.layout), device.inner.capture() as graph:
+            plan.found = enqueue(plan.inputs)
+        plan.graph = graph
+        return found
