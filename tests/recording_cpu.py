@@ -1,7 +1,8 @@
-"""A CPU in a GPU's place that records launches, as CUDA graphs do."""
+"""A CPU in a GPU's place that records launches, as CUDA graphs do, and whose memory can run out."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cpu_device import CpuDevice
+from klieg.errors import DeviceMemoryError
 
 
 class RecordingCpu(CpuDevice):
@@ -16,10 +18,19 @@ class RecordingCpu(CpuDevice):
 
     recording: Any = None
     graphs = 0
+    held, limit = 0, 10**9  # bytes
 
     def allocate(self, size: int) -> Any:
         assert self.recording is None
-        return super().allocate(size)
+        if self.held + size > self.limit:
+            raise DeviceMemoryError(f"{size} bytes asked for")
+        buffer = super().allocate(size)
+        self.held += size
+        weakref.finalize(buffer, self._free, size)
+        return buffer
+
+    def _free(self, size: int) -> None:
+        self.held -= size
 
     def copy_in(self, source: np.ndarray, destination: Any) -> None:
         assert self.recording is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from klieg.errors import (
 )
 from klieg.export import export_classifier
 from klieg.kernels.device.array import DeviceArray
+from recording_cpu import RecordingCpu
 from small_net import MEAN, STD, small_net
 
 SCALES = (32, 45, 77)
@@ -164,22 +164,7 @@ def test_nan_in_the_logits(small_explainer: Path, tmp_path: Path) -> None:
 
 
 def test_memory_that_runs_out_is_freed(small_explainer: Path) -> None:
-    class Small(CpuDevice):
-        held = 0
-        limit = 10**9
-
-        def allocate(self, size: int) -> Any:
-            if self.held + size > self.limit:
-                raise DeviceMemoryError(f"{size} bytes asked for")
-            buffer = super().allocate(size)
-            self.held += size
-            weakref.finalize(buffer, self.free, size)
-            return buffer
-
-        def free(self, size: int) -> None:
-            self.held -= size
-
-    device = Small()
+    device = RecordingCpu()
     with opened(small_explainer, device) as explainer:
         truth = explainer.explain(photos(4), scales=SCALES)
         assert device.held == 0
