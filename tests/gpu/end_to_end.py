@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from published import median_seconds
-from torch_engine import TorchEngine
 
 from klieg.kernels.cuda.kernels import Kernels
 from klieg.kernels.device import CudaDevice
 from klieg.kernels.device.array import DeviceArray
 from klieg.methods.on_device import DeviceQuestions, cameras, fetch
 from rows import Row, Skipped
+
+if TYPE_CHECKING:
+    from torch_engine import TorchEngine
 
 SIZES = tuple(range(224, 925, 100))
 
@@ -22,6 +25,7 @@ def rows(device: CudaDevice, name: str) -> Iterator[Row]:
     try:
         import torch
         import torchvision
+        from torch_engine import TorchEngine
     except ImportError as error:
         raise Skipped(f"{error.name} is not installed: it stands in for an engine") from error
     if not torch.cuda.is_available():
