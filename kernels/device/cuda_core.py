@@ -44,34 +44,19 @@ class CudaCoreDevice(GuardedDevice):
             self._stream = self._opened(stream)
             self._handle = int(self._stream.handle) or int(driver.CU_STREAM_LEGACY)
             self.records: Final = self._handle != int(driver.CU_STREAM_LEGACY)  # CUDA forbids it
-            self._name = self._device.name
-            self._architecture = tuple(self._device.compute_capability)
+            self.name: Final[str] = self._device.name
+            generation, variant = self._device.compute_capability
+            self.architecture: Final[tuple[int, int]] = (generation, variant)
         self._builder: Any = None
         major, minor = libcuda.cuda_version()
-        self._versions = MappingProxyType(
+        self.versions: Final[Mapping[str, str]] = MappingProxyType(
             {"cuda.core": core.__version__, "CUDA driver": f"{major}.{minor}"}
         )
-
-    @property
-    def name(self) -> str:
-        """See `Device`."""
-        return str(self._name)
-
-    @property
-    def architecture(self) -> tuple[int, int]:
-        """See `Device`."""
-        major, minor = self._architecture
-        return major, minor
 
     @property
     def stream(self) -> int:
         """See `Device`."""
         return self._handle
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        """See `Device`."""
-        return self._versions
 
     def _opened(self, stream: object | None) -> Any:
         """Return an own stream that does not wait for the default one, or wrap a foreign one."""

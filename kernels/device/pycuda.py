@@ -47,8 +47,8 @@ class PyCudaDevice(GuardedDevice):
             driver.init()
             gpu = driver.Device(index)
             self._context = _primary_context(index)
-            self._name: str = gpu.name()
-            self._architecture: tuple[int, int] = gpu.compute_capability()
+            self.name: Final[str] = gpu.name()
+            self.architecture: Final[tuple[int, int]] = gpu.compute_capability()
         codes = (OUT_OF_MEMORY, *sorted(STICKY))
         self._texts = {libcuda.error_text(code): code for code in codes}
         with self._calling("opening"):
@@ -56,29 +56,14 @@ class PyCudaDevice(GuardedDevice):
             self._handle: int = self._stream.handle
             self._pool = driver.DeviceMemoryPool()
         major, minor = libcuda.cuda_version()
-        self._versions = MappingProxyType(
+        self.versions: Final[Mapping[str, str]] = MappingProxyType(
             {"pycuda": pycuda.VERSION_TEXT, "CUDA driver": f"{major}.{minor}"}
         )
-
-    @property
-    def name(self) -> str:
-        """See `Device`."""
-        return self._name
-
-    @property
-    def architecture(self) -> tuple[int, int]:
-        """See `Device`."""
-        return self._architecture
 
     @property
     def stream(self) -> int:
         """See `Device`."""
         return self._handle
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        """See `Device`."""
-        return self._versions
 
     @property
     def _errors(self) -> tuple[type[Exception], ...]:

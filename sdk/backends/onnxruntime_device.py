@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -13,12 +13,12 @@ from klieg.explainer_file import ExplainerFile
 from klieg.kernels.device import CudaDevice
 from klieg.kernels.device.array import DeviceArray
 
-MEMORY: Final[Mapping[str, str]] = {
+MEMORY: Final[dict[str, str]] = {
     "CUDAExecutionProvider": "cuda",
     "TensorrtExecutionProvider": "cuda",
-    "CPUExecutionProvider": "cpu",
 }
-"""What ONNX Runtime calls the memory of a provider; the last serves a device that is the host."""
+"""Providers that compute where the device's addresses mean something, and how ONNX Runtime calls
+their memory."""
 
 
 class OnnxRuntimeDeviceBackend(OnnxRuntimeBackend):
@@ -46,7 +46,8 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeBackend):
         """
         if not providers or providers[0] not in MEMORY:
             raise OptionError(
-                f"providers are {list(providers)}, expected one of {', '.join(MEMORY)} first"
+                f"providers are {list(providers)}, expected one of {', '.join(MEMORY)} first: with "
+                "a device the engine computes on the GPU"
             )
         self._device = device
         self._memory = MEMORY[providers[0]]

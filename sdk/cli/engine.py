@@ -27,7 +27,9 @@ _OPTIONS: Final = (
         help="What runs the network. TensorRT needs `klieg build` before.",
     ),
     click.option(
-        "--provider", multiple=True, help="ONNX Runtime execution provider. Default: CPU."
+        "--provider",
+        multiple=True,
+        help="ONNX Runtime execution provider. Default: CPU, with --device CUDA.",
     ),
     click.option(
         "--device",

@@ -12,6 +12,7 @@ import pytest
 
 from cpu_device import CpuDevice
 from klieg import Explainer, Explanation
+from klieg.backends.onnxruntime_device import MEMORY
 from klieg.errors import (
     BackendError,
     DeviceMemoryError,
@@ -40,6 +41,12 @@ class OnGpu:
 
     def __len__(self) -> int:
         return self.array.shape[0]
+
+
+@pytest.fixture(autouse=True)
+def host_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ONNX Runtime compute in the memory of the CPU in a GPU's place."""
+    monkeypatch.setitem(MEMORY, "CPUExecutionProvider", "cpu")
 
 
 def opened(path: Path, device: CpuDevice) -> Explainer:
@@ -175,6 +182,14 @@ def test_memory_that_runs_out_is_freed(small_explainer: Path) -> None:
         device.limit = 10**9
         again = explainer.explain(photos(4), scales=SCALES)
     np.testing.assert_array_equal(again.maps, truth.maps)
+
+
+def test_addresses_of_a_gpu_are_not_given_to_the_processor(
+    small_explainer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(MEMORY, "CPUExecutionProvider")
+    with pytest.raises(OptionError, match="computes on the GPU"):
+        opened(small_explainer, CpuDevice())
 
 
 def test_what_does_not_go_together(small_explainer: Path) -> None:
