@@ -2,17 +2,19 @@
 //
 // A block fuses one tile of pixels of one map over a share of the channels: it gathers the cells
 // that the tile touches at every scale (at most 128), forms their Gram matrix W A^T, and sums it
-// with the bilinear weights of each pixel, which are a product of one per axis.
+// with the bilinear weights of each pixel.
 #include <cuda_pipeline.h>
 
 #include "gram.cuh"
 #include "resampling.cuh"
+#include "weighing.cuh"
 
 constexpr int THREADS = 256;
 constexpr int SCALES = 16;   // at most
 constexpr int LONGEST = 32;  // longest side of a tile
 constexpr int PIXELS = LONGEST * LONGEST / THREADS;  // of a thread
-constexpr int MEMORY = 40960;  // bytes: two steps of both tensors, later half a matrix and the taps
+constexpr int COLUMNS = 64;  // of cells in a tile, all scales together, at most
+constexpr int MEMORY = 44032;  // bytes: two steps of both tensors, later what is summed
 
 // What a tile touches of one scale.
 struct Window {
@@ -21,20 +23,19 @@ struct Window {
     int slot;           // of the first one in the tile's list
 };
 
-// A pixel's two cells along one axis, as distances in the list of the tile.
-struct Tap {
-    short lower, upper;
-    float share;
+// The scales that count, with their columns of cells one after another.
+struct Counted {
+    int scales;                 // how many
+    int scale[SCALES];          // which
+    int first[SCALES + 1];      // column of each, and behind the last
+    Column columns[COLUMNS];
 };
-
-static_assert(HALF * CELLS * sizeof(float) + 2 * LONGEST * SCALES * sizeof(Tap) <= MEMORY,
-              "half a matrix and the taps");
 
 // Fill in the windows of all scales and where the channels of every slot begin; return how many
 // slots there are.
 template <typename Element>
 __device__ int list_cells(const unsigned long long* stacks, const int* grids, int scales,
-                          int padded, int image, int question, int tile, int height, int width,
+                          size_t pitch, int image, int question, int tile, int height, int width,
                           int top, int left, Window* windows, const Element** lines) {
     const int own = int(threadIdx.x);
     if (own < scales) {
@@ -62,9 +63,9 @@ __device__ int list_cells(const unsigned long long* stacks, const int* grids, in
                              own % window.columns;
             const size_t cells = size_t(grids[2 * scale]) * columns;
             lines[slot] = reinterpret_cast<const Element*>(stacks[scale]) +
-                          (image * cells + cell) * padded;
+                          (image * cells + cell) * pitch;
             lines[CELLS + slot] = reinterpret_cast<const Element*>(stacks[scales + scale]) +
-                                  (question * cells + cell) * padded;
+                                  (question * cells + cell) * pitch;
         }
     }
     __syncthreads();
@@ -88,67 +89,19 @@ __device__ void fetch(const typename Gram::Element* const* lines, typename Gram:
     __pipeline_commit();
 }
 
-// Sum half a Gram matrix [64, 128] with the weights of one pixel, over the scales that count.
-__device__ float weigh(const float* gram, int half, const Tap* rows, const Tap* columns,
-                       const int* counted, int count, int y, int x) {
-    float sum = 0.0f;
-    for (int i = 0; i < count; ++i) {
-        const Tap v = rows[counted[i] * LONGEST + y], h = columns[counted[i] * LONGEST + x];
-        const int lines[4] = {v.lower + h.lower, v.lower + h.upper, v.upper + h.lower,
-                              v.upper + h.upper};
-        float inner[4] = {};
-        for (int j = 0; j < count; ++j) {
-            const Tap vt = rows[counted[j] * LONGEST + y], ht = columns[counted[j] * LONGEST + x];
-#pragma unroll
-            for (int corner = 0; corner < 4; ++corner) {
-                if (lines[corner] / HALF != half) continue;
-                const float* upper = gram + lines[corner] % HALF * CELLS + vt.lower;
-                const float* lower = upper + (vt.upper - vt.lower);
-                const float first = upper[ht.lower] + ht.share * (upper[ht.upper] - upper[ht.lower]);
-                const float last = lower[ht.lower] + ht.share * (lower[ht.upper] - lower[ht.lower]);
-                inner[corner] += first + vt.share * (last - first);
-            }
-        }
-        const float upper = inner[0] + h.share * (inner[1] - inner[0]);
-        const float lower = inner[2] + h.share * (inner[3] - inner[2]);
-        sum += upper + v.share * (lower - upper);
-    }
-    return sum;
-}
-
+// Sum the tile's Gram matrix over a share of the channels.
 template <typename Gram>
-__device__ void contract(const unsigned long long* stacks, const int* grids, const int* used,
-                         float* part, int scales, int padded, int questions, int tile, int height,
-                         int width, int steps) {
-    using Element = typename Gram::Element;
-    __shared__ __align__(128) unsigned char memory[MEMORY];
-    __shared__ const Element* lines[2 * CELLS];  // where each cell's activation, gradient begins
-    __shared__ Window windows[SCALES];
-    __shared__ int counted[SCALES], count;  // the scales that count
-    const int across = (width + tile - 1) / tile;
-    const int top = int(blockIdx.x) / across * tile, left = int(blockIdx.x) % across * tile;
-    const int share = int(blockIdx.y), question = int(blockIdx.z);
-    if (threadIdx.x == 0) {
-        count = 0;
-        for (int scale = 0; scale < scales; ++scale) {
-            if (used[size_t(question) * scales + scale]) counted[count++] = scale;
-        }
+__device__ void multiply(Gram& gram, const typename Gram::Element* const* lines,
+                         typename Gram::Element* stages, int cells, int first, int last) {
+    constexpr int STAGE = 2 * CELLS * Gram::PITCH;  // two take turns: filled and multiplied
+    static_assert(2 * STAGE * sizeof(typename Gram::Element) <= MEMORY, "two stages");
+    for (int i = int(threadIdx.x); i < 2 * STAGE; i += THREADS) {
+        stages[i] = typename Gram::Element(0.0f);
     }
-    const int cells = list_cells(stacks, grids, scales, padded, question / questions, question,
-                                 tile, height, width, top, left, windows, lines);
-
-    // Two stages take turns: one is filled while the other is multiplied.
-    Element* stages = reinterpret_cast<Element*>(memory);
-    constexpr int STAGE = 2 * CELLS * Gram::PITCH;
-    static_assert(2 * STAGE * sizeof(Element) <= MEMORY, "two stages of both tensors");
-    const int first = share * steps, last = min(first + steps, padded / Gram::STEP);
-    Gram gram;
-    gram.clear();
-    for (int i = int(threadIdx.x); i < 2 * STAGE; i += THREADS) stages[i] = Element(0.0f);
     __syncthreads();  // slots without a cell stay 0
     fetch<Gram>(lines, stages, cells, first * Gram::STEP);
     for (int step = first; step < last; ++step) {
-        const Element* full = stages + (step - first) % 2 * STAGE;
+        const typename Gram::Element* full = stages + (step - first) % 2 * STAGE;
         if (step + 1 < last) {
             fetch<Gram>(lines, stages + (step + 1 - first) % 2 * STAGE, cells,
                         (step + 1) * Gram::STEP);
@@ -160,51 +113,126 @@ __device__ void contract(const unsigned long long* stacks, const int* grids, con
         gram.add(full + CELLS * Gram::PITCH, full, cells);
         __syncthreads();
     }
+}
 
-    float* matrix = reinterpret_cast<float*>(memory);  // [64, 128]
-    Tap* rows = reinterpret_cast<Tap*>(memory + HALF * CELLS * sizeof(float));  // [scales, 32]
-    Tap* columns = rows + SCALES * LONGEST;
-    for (int i = int(threadIdx.x); i < 2 * scales * tile; i += THREADS) {
-        const int place = i % tile, scale = i / tile % scales;
-        const bool vertical = i < scales * tile;
+// List the columns of the scales that count.
+__device__ inline void list_columns(const int* used, int scales, const Window* windows,
+                                    Counted& counted) {
+    if (threadIdx.x == 0) {
+        int count = 0, column = 0;
+        for (int scale = 0; scale < scales; ++scale) {
+            if (!used[scale]) continue;
+            counted.scale[count] = scale;
+            counted.first[count] = column;
+            for (int i = 0; i < windows[scale].columns && column < COLUMNS; ++i) {
+                counted.columns[column++] = {short(count), short(i)};
+            }
+            ++count;
+        }
+        counted.scales = count;
+        counted.first[count] = column;
+    }
+    __syncthreads();
+}
+
+template <typename Gram>
+__device__ void contract(const unsigned long long* stacks, const int* grids, const int* used,
+                         float* part, int scales, int padded, int questions, int tile, int height,
+                         int width, int steps) {
+    using Element = typename Gram::Element;
+    constexpr int TAIL = 32 / int(sizeof(Element));  // behind a row: pack.cu
+    __shared__ __align__(128) unsigned char memory[MEMORY];
+    __shared__ const Element* lines[2 * CELLS];  // where each cell's activation, gradient begins
+    __shared__ Window windows[SCALES];
+    __shared__ Counted counted;
+    const int across = (width + tile - 1) / tile;
+    const int top = int(blockIdx.x) / across * tile, left = int(blockIdx.x) % across * tile;
+    const int share = int(blockIdx.y), question = int(blockIdx.z);
+    const int cells = list_cells(stacks, grids, scales, size_t(padded) + TAIL,
+                                 question / questions, question, tile, height, width, top, left,
+                                 windows, lines);
+    list_columns(used + size_t(question) * scales, scales, windows, counted);
+
+    Gram gram;
+    gram.clear();
+    multiply(gram, lines, reinterpret_cast<Element*>(memory), cells, share * steps,
+             min((share + 1) * steps, padded / Gram::STEP));
+
+    float* band = reinterpret_cast<float*>(memory);  // [32, 128] of gradients, activations
+    float* units = band + BAND * CELLS;              // [2, 128] of activations, gradients
+    Tap* down = reinterpret_cast<Tap*>(units + 2 * CELLS);  // [scales that count, tile]
+    Tap* right = down + counted.scales * tile;              // likewise
+    float* narrow = reinterpret_cast<float*>(right + counted.scales * tile);
+    const int room = (MEMORY - int(reinterpret_cast<unsigned char*>(narrow) - memory)) / 4;
+    for (int i = int(threadIdx.x); i < 2 * CELLS; i += THREADS) {
+        if (i % CELLS < cells) units[i] = *reinterpret_cast<const float*>(lines[i] + padded);
+    }
+    for (int i = int(threadIdx.x); i < 2 * counted.scales * tile; i += THREADS) {
+        const int place = i % tile, number = i / tile % counted.scales;
+        const int scale = counted.scale[number];
         const Window window = windows[scale];
+        const bool vertical = i < counted.scales * tile;
         const Taps taps = bilinear_taps(min((vertical ? top : left) + place,
                                             (vertical ? height : width) - 1),
                                         grids[2 * scale + (vertical ? 0 : 1)],
                                         vertical ? height : width);
         const int from = vertical ? window.row : window.column;
-        const int stride = vertical ? window.columns : 1, base = vertical ? window.slot : 0;
-        (vertical ? rows : columns)[scale * LONGEST + place] = {
+        const int stride = vertical ? window.columns : 1;
+        const int base = vertical ? window.slot : counted.first[number];
+        (vertical ? down : right)[number * tile + place] = {
             short(base + (taps.lower - from) * stride), short(base + (taps.upper - from) * stride),
             taps.share};
     }
+
     float sums[PIXELS] = {};
-    for (int half = 0; half < 2; ++half) {
-        gram.store(matrix, half, cells);
+    const int high = min(tile, height - top), wide = min(tile, width - left);
+    const int columns = counted.first[counted.scales];
+    for (int first = 0; first < cells; first += BAND) {
+        gram.store(band, first / BAND, cells);
         __syncthreads();
-#pragma unroll
-        for (int i = 0; i < PIXELS; ++i) {
-            const int pixel = i * THREADS + int(threadIdx.x);
-            if (pixel < tile * tile && half * HALF < cells) {
-                sums[i] += weigh(matrix, half, rows, columns, counted, count, pixel / tile,
-                                 pixel % tile);
+        for (int i = int(threadIdx.x); i < BAND * CELLS; i += THREADS) {
+            const int row = first + i / CELLS, column = i % CELLS;
+            if (row < cells && column < cells) band[i] = band[i] * units[column] * units[CELLS + row];
+        }
+        int scale = counted.scales, last = 0;  // those with a cell in this band
+        for (int i = 0; i < counted.scales; ++i) {
+            const Window& window = windows[counted.scale[i]];
+            if (window.slot < first + BAND && window.slot + window.rows * window.columns > first) {
+                scale = min(scale, i);
+                last = i + 1;
             }
         }
+        const int from = scale < last ? counted.first[scale] : 0;
+        const int to = scale < last ? counted.first[last] : 0;
+        const int most = to > from ? room / ((to - from) * columns) : high;  // rows of pixels at once
         __syncthreads();
+        for (int y = 0; to > from && y < high; y += most) {
+            const int rows = min(most, high - y);
+            sum_rows(band, first, counted.columns, columns, from, to, down, tile, y, rows, narrow);
+            __syncthreads();
+#pragma unroll
+            for (int i = 0; i < PIXELS; ++i) {
+                const int pixel = i * THREADS + int(threadIdx.x), row = pixel / wide - y;
+                if (row >= 0 && row < rows) {
+                    sums[i] += sum_columns(narrow + row * (to - from) * columns, columns, from,
+                                           right, tile, pixel % wide, scale, last, counted.scales);
+                }
+            }
+            __syncthreads();
+        }
     }
 #pragma unroll
     for (int i = 0; i < PIXELS; ++i) {
         const int pixel = i * THREADS + int(threadIdx.x);
-        const int y = top + pixel / tile, x = left + pixel % tile;
-        if (pixel < tile * tile && y < height && x < width) {
+        const int y = top + pixel / wide, x = left + pixel % wide;
+        if (pixel < high * wide) {
             const size_t map = size_t(share) * gridDim.z + question;
             part[(map * height + y) * width + x] = sums[i];
         }
     }
 }
-
-// Grid: tiles of the map, shares of `steps` steps of channels, questions. A stack of activations is
-// [B, cells, padded], of gradients [B * questions, cells, padded], of the element's type.
+// Grid: tiles of the map, shares of `steps` steps of channels, questions. pack.cu makes the stacks: of
+// activations [B, cells, ...], of gradients [B * questions, cells, ...].
 extern "C" __global__ void __launch_bounds__(THREADS) klieg_contract_f32(
     const unsigned long long* stacks,  // [2, scales] addresses of packed activations, gradients
     const int* grids,                  // [scales, 2] rows and columns of cells
@@ -220,19 +248,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) klieg_contract_f16(
     const int* used,                   // [B * questions, scales]
     float* part,                       // [shares, B * questions, height, width]
     int scales, int padded, int questions, int tile, int height, int width, int steps) {
-    contract<HalfGram>(stacks, grids, used, part, scales, padded, questions, tile, height, width, steps);
+    contract<TensorGram>(stacks, grids, used, part, scales, padded, questions, tile, height, width, steps);
 }
-
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-extern "C" __global__ void __launch_bounds__(THREADS) klieg_contract_tf32(
-    const unsigned long long* stacks,  // [2, scales] addresses of packed activations, gradients
-    const int* grids,                  // [scales, 2] rows and columns of cells
-    const int* used,                   // [B * questions, scales]
-    float* part,                       // [shares, B * questions, height, width]
-    int scales, int padded, int questions, int tile, int height, int width, int steps) {
-    contract<Tf32Gram>(stacks, grids, used, part, scales, padded, questions, tile, height, width, steps);
-}
-#endif
 
 // Add the shares and divide by the number of counted scales, squared: both means of CAMERAS.
 extern "C" __global__ void __launch_bounds__(THREADS) klieg_contract_finish(

@@ -15,6 +15,8 @@ from klieg.kernels.device.array import DeviceArray
 
 CELLS: Final = 128
 """Cells that a tile may touch, all scales together: contract.cu."""
+COLUMNS: Final = 64
+"""Columns of cells that a tile may touch, likewise."""
 SCALES: Final = 16
 """Scales at most: contract.cu."""
 TILES: Final = (32, 28, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 1)
@@ -23,8 +25,12 @@ BLOCKS: Final = 264
 """Channels are shared out to as many blocks as run at once: two on each of 132 multiprocessors."""
 LEAST_STEPS: Final = 8
 """Steps of channels that are worth a block."""
-TENSOR_CORES: Final = (8, 0)
-"""The first architecture whose tensor cores take float32, cut to 10 bits."""
+PACKING_CELLS: Final = 16
+"""Cells of a block: pack.cu."""
+PACKING_THREADS: Final = 1024
+"""Threads of a block: pack.cu."""
+TAIL: Final = 32
+"""Bytes behind the channels of a cell: pack.cu."""
 
 
 class Contraction:
@@ -48,12 +54,12 @@ class Contraction:
             kernels: Where to compute.
             size: Height and width of the maps.
             questions: Maps per image.
-            exact: Multiply float32 as it is, several times slower. Otherwise tensor cores round
-                its factors to 10 bits (sums stay float32), on GPUs that have them.
+            exact: Multiply float32 as it is, several times slower. Otherwise its factors are
+                rounded to the 11 significant bits that tensor cores take (sums stay float32).
         """
         self._kernels = kernels
         self._size, self._questions = size, questions
-        self._plain = exact or kernels.device.architecture < TENSOR_CORES
+        self._exact = exact
         self._added: list[tuple[DeviceArray, DeviceArray]] = []
         self._packed: list[tuple[DeviceArray, DeviceArray]] = []
         self._grids: list[tuple[int, int]] = []
@@ -107,19 +113,21 @@ class Contraction:
     def _pack(
         self, activation: DeviceArray, gradient: DeviceArray
     ) -> tuple[DeviceArray, DeviceArray]:
-        """Put channels last: [rows, h * w, padded], padded a multiple of 32."""
-        cells = activation.shape[2] * activation.shape[3]
-        packed = []
-        for tensor in (activation, gradient):
-            rows, channels, *grid = tensor.shape
-            padded = 32 * ceil(channels / 32)
-            result = DeviceArray.empty(self._kernels.device, (rows, cells, padded), tensor.dtype)
-            kind = "f16" if tensor.dtype == np.float16 else "f32"
-            self._kernels.launch(
-                f"klieg_pack_{kind}", (ceil(cells / 32), padded // 32, rows), tensor, result,
-                channels, cells, grid[0] * grid[1], padded, int(not self._plain),
-            )  # fmt: skip
-            packed.append(result)
+        """Put channels last: [rows, h * w, padded], padded a multiple of 32, and their unit."""
+        images, channels, height, width = activation.shape
+        cells, padded = height * width, 32 * ceil(channels / 32)
+        kind = np.dtype(np.float32 if self._exact and not _is_half(activation) else np.float16)
+        row = padded + TAIL // kind.itemsize
+        packed = [
+            DeviceArray.empty(self._kernels.device, (tensor.shape[0], cells, row), kind)
+            for tensor in (activation, gradient)
+        ]
+        self._kernels.launch(
+            f"klieg_pack_{_name(activation.dtype)}_to_{_name(kind)}",
+            (ceil(cells / PACKING_CELLS), images + gradient.shape[0], 1),
+            activation, gradient, *packed, images, channels, cells,
+            gradient.shape[2] * gradient.shape[3], padded, threads=PACKING_THREADS,
+        )  # fmt: skip
         return packed[0], packed[1]
 
     def _fuse_varying(self, used: DeviceArray, grids: DeviceArray, raw: DeviceArray) -> None:
@@ -127,17 +135,17 @@ class Contraction:
         (first, _), maps = self._packed[0], used.shape[0]
         addresses = [[a.pointer for a, _ in self._packed], [g.pointer for _, g in self._packed]]
         stacks = DeviceArray.of(self._kernels.device, np.array(addresses, dtype=np.uint64))
-        kind = "f16" if first.dtype == np.float16 else "f32" if self._plain else "tf32"
+        padded = first.shape[2] - TAIL // first.dtype.itemsize
         tile = largest_tile(self._grids, self._size)
         tiles = ceil(self._size[0] / tile) * ceil(self._size[1] / tile)
-        all_steps = first.shape[2] // (32 if kind == "f16" else 16)
+        all_steps = padded // (32 if _is_half(first) else 16)
         shares = max(1, min(BLOCKS // (tiles * maps), all_steps // LEAST_STEPS))
         steps = ceil(all_steps / shares)
         shares = ceil(all_steps / steps)
         part = DeviceArray.empty(self._kernels.device, (shares, *raw.shape), np.float32)
         self._kernels.launch(
-            f"klieg_contract_{kind}", (tiles, shares, maps), stacks, grids, used, part, scales,
-            first.shape[2], self._questions, tile, *self._size, steps,
+            f"klieg_contract_{_name(first.dtype)}", (tiles, shares, maps), stacks, grids, used,
+            part, scales, padded, self._questions, tile, *self._size, steps,
         )  # fmt: skip
         pixels = self._size[0] * self._size[1]
         self._kernels.launch(
@@ -148,7 +156,7 @@ class Contraction:
     def _fuse_constant(self, used: DeviceArray, grids: DeviceArray, raw: DeviceArray) -> None:
         device, scales = self._kernels.device, len(self._added)
         maps, channels = self._added[0][1].shape[:2]
-        kind = "f16" if self._added[0][0].dtype == np.float16 else "f32"
+        kind = _name(self._added[0][0].dtype)
         pointers = np.array([gradient.pointer for _, gradient in self._added], dtype=np.uint64)
         gradients = DeviceArray.of(device, pointers)
         total, chunks = sum(h * w for h, w in self._grids), ceil(channels / THREADS)
@@ -190,9 +198,10 @@ class Contraction:
 
 
 def largest_tile(grids: Sequence[tuple[int, int]], size: tuple[int, int]) -> int:
-    """Return the side of the largest tile of pixels that touches at most `CELLS` cells."""
+    """Return the side of the largest tile of pixels whose cells and columns the kernel can hold."""
     for tile in TILES:
-        if touched_cells(grids, size, tile).max() <= CELLS:
+        columns = sum(_touched(width, size[1], tile) for _, width in grids)
+        if touched_cells(grids, size, tile).max() <= CELLS and np.max(columns) <= COLUMNS:
             return tile
     raise OptionError(  # 4 cells a pixel and scale: cannot happen with 16 scales
         f"a pixel touches more than {CELLS} cells at {len(grids)} scales"
@@ -215,3 +224,11 @@ def _touched(cells: int, pixels: int, tile: int) -> NDArray[np.int64]:
     first = np.arange(0, pixels, tile)
     last = np.minimum(first + tile, pixels) - 1
     return np.asarray(upper[last] - lower[first] + 1)
+
+
+def _is_half(array: DeviceArray) -> bool:
+    return array.dtype == np.float16
+
+
+def _name(dtype: np.dtype[Any]) -> str:
+    return "f16" if dtype == np.float16 else "f32"

@@ -1,14 +1,14 @@
 // Gram matrices of 128 x 128 cells, W A^T, summed over channels step by step, by 256 threads.
 //
-// Three ways with one form: `Element` of the cells, `STEP` channels at a time from rows of `PITCH`
-// elements, add() for a step, store() for the upper or lower 64 rows.
+// Two ways with one form: `Element` of the cells, `STEP` channels at a time from rows of `PITCH`
+// elements, add() for a step, store() for a band of 32 rows.
 #pragma once
 
 #include <cuda_fp16.h>
 #include <mma.h>
 
-constexpr int CELLS = 128;       // rows and columns of the Gram matrix
-constexpr int HALF = CELLS / 2;  // rows that are stored at once
+constexpr int CELLS = 128;  // rows and columns of the Gram matrix
+constexpr int BAND = 32;    // rows that are stored at once
 
 // Every thread multiplies 8 x 8 pairs of cells in float32.
 struct PlainGram {
@@ -25,7 +25,7 @@ struct PlainGram {
 
     __device__ void add(const float* w, const float* a, int) {
         const int row = int(threadIdx.x) / STRIDE, column = int(threadIdx.x) % STRIDE;
-#pragma unroll 4
+#pragma unroll 2
         for (int k = 0; k < STEP; ++k) {
             float left[SIDE], right[SIDE];
 #pragma unroll
@@ -41,33 +41,32 @@ struct PlainGram {
         }
     }
 
-    __device__ void store(float* gram, int half, int) const {
+    __device__ void store(float* gram, int band, int) const {
         const int row = int(threadIdx.x) / STRIDE, column = int(threadIdx.x) % STRIDE;
 #pragma unroll
         for (int i = 0; i < SIDE; ++i) {
-            if (i / (SIDE / 2) != half) continue;
+            if (i * STRIDE / BAND != band) continue;
 #pragma unroll
             for (int j = 0; j < SIDE; ++j) {
-                gram[(row + (i % (SIDE / 2)) * STRIDE) * CELLS + column + j * STRIDE] = sums[i][j];
+                gram[(row + i * STRIDE % BAND) * CELLS + column + j * STRIDE] = sums[i][j];
             }
         }
     }
 };
 
 // Tensor cores: two rows of four warps, each with 64 x 32 pairs as 4 x 2 squares of 16.
-template <typename ElementType, typename Operand, int DEPTH>
 struct TensorGram {
-    using Element = ElementType;
-    static constexpr int STEP = 64 / int(sizeof(Element)), PITCH = 80 / int(sizeof(Element));
+    using Element = __half;
+    static constexpr int STEP = 32, PITCH = 40;
     static constexpr int SQUARE = 16, DOWN = 4, ACROSS = 2;
-    using Left = nvcuda::wmma::fragment<nvcuda::wmma::matrix_a, SQUARE, SQUARE, DEPTH, Operand,
+    using Left = nvcuda::wmma::fragment<nvcuda::wmma::matrix_a, SQUARE, SQUARE, SQUARE, __half,
                                         nvcuda::wmma::row_major>;
-    using Right = nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, SQUARE, SQUARE, DEPTH, Operand,
+    using Right = nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, SQUARE, SQUARE, SQUARE, __half,
                                          nvcuda::wmma::col_major>;
-    nvcuda::wmma::fragment<nvcuda::wmma::accumulator, SQUARE, SQUARE, DEPTH, float>
+    nvcuda::wmma::fragment<nvcuda::wmma::accumulator, SQUARE, SQUARE, SQUARE, float>
         sums[DOWN][ACROSS];
 
-    __device__ static int first_row() { return int(threadIdx.x) / 128 * HALF; }
+    __device__ static int first_row() { return int(threadIdx.x) / 128 * DOWN * SQUARE; }
     __device__ static int first_column() { return int(threadIdx.x) / 32 % 4 * ACROSS * SQUARE; }
 
     __device__ void clear() {
@@ -79,9 +78,9 @@ struct TensorGram {
     }
 
     // Squares without a cell are left out: a warp decides as one.
-    __device__ void add(const Element* w, const Element* a, int cells) {
+    __device__ void add(const __half* w, const __half* a, int cells) {
 #pragma unroll
-        for (int k = 0; k < STEP; k += DEPTH) {
+        for (int k = 0; k < STEP; k += SQUARE) {
             Right right[ACROSS];
 #pragma unroll
             for (int j = 0; j < ACROSS; ++j) {
@@ -106,22 +105,18 @@ struct TensorGram {
         }
     }
 
-    __device__ void store(float* gram, int half, int cells) const {
-        if (first_row() != half * HALF) return;
+    __device__ void store(float* gram, int band, int cells) const {
 #pragma unroll
         for (int i = 0; i < DOWN; ++i) {
+            const int row = first_row() + i * SQUARE;
+            if (row / BAND != band || row >= cells) continue;
 #pragma unroll
             for (int j = 0; j < ACROSS; ++j) {
                 const int column = first_column() + j * SQUARE;
-                if (first_row() + i * SQUARE >= cells || column >= cells) continue;
-                nvcuda::wmma::store_matrix_sync(gram + i * SQUARE * CELLS + column, sums[i][j],
+                if (column >= cells) continue;
+                nvcuda::wmma::store_matrix_sync(gram + row % BAND * CELLS + column, sums[i][j],
                                                 CELLS, nvcuda::wmma::mem_row_major);
             }
         }
     }
 };
-
-using HalfGram = TensorGram<__half, __half, 16>;
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-using Tf32Gram = TensorGram<float, nvcuda::wmma::precision::tf32, 8>;
-#endif

@@ -12,7 +12,7 @@ from klieg.kernels.device import Argument, Device, Kernel
 from klieg.kernels.device.array import DeviceArray
 
 THREADS: Final = 256
-"""Threads per block, of every kernel."""
+"""Threads per block, of most kernels."""
 
 
 @runtime_checkable
@@ -49,14 +49,16 @@ class Kernels:
         name: str,
         grid: tuple[int, int, int],
         *arguments: DeviceArray | Argument | int | float,
+        threads: int = THREADS,
         shared: int = 0,
     ) -> None:
-        """Enqueue a kernel with blocks of 256 threads; does not wait.
+        """Enqueue a kernel; does not wait.
 
         Args:
             name: Its entry point.
             grid: Number of blocks in x, y and z.
             arguments: In the kernel's order: arrays as pointers, whole numbers, numbers.
+            threads: Per block.
             shared: Bytes of dynamic shared memory per block.
 
         Raises:
@@ -67,7 +69,7 @@ class Kernels:
         self.device.launch(
             self._kernels[name],
             grid,
-            THREADS,
+            threads,
             [_argument(name, argument) for argument in arguments],
             shared=shared,
         )

@@ -64,24 +64,6 @@ def test_divergent_barriers_fail(kernels: Kernels, kind: int, message: str) -> N
     kernels.launch("divergent_barrier", (2, 1, 1), 2)  # and the device goes on
 
 
-def test_tf32_product(kernels: Kernels) -> None:
-    rng = np.random.default_rng(SEED)
-    a, b = rng.standard_normal((2, 16, 8)).astype(np.float32)
-    c = empty(kernels, 16, 16)
-    kernels.launch("multiply_tf32", (1, 1, 1), put(kernels, a), put(kernels, b), c)
-    result = c.to_host(kernels.device)
-    expected = tf32(a) @ tf32(b).T + 1
-    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)  # order of summation
-    assert np.abs(result - (a.astype(np.float64) @ b.T + 1)).max() > 1e-4  # it was rounded
-
-
-def tf32(values: np.ndarray) -> np.ndarray:
-    """Round to 10 bits of mantissa, ties away from zero, in float64."""
-    mantissa, exponent = np.frexp(values.astype(np.float64))
-    scaled = mantissa * 2**11
-    return np.ldexp(np.copysign(np.floor(np.abs(scaled) + 0.5), scaled) / 2**11, exponent)
-
-
 def test_half_product(kernels: Kernels) -> None:
     rng = np.random.default_rng(SEED)
     a, b = rng.standard_normal((2, 16, 16)).astype(np.float16)

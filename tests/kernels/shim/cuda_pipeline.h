@@ -18,7 +18,7 @@ struct Pipeline {
     std::vector<std::vector<Copy>> committed;  // oldest first
 };
 
-inline Pipeline pipelines[2][256];  // [parity of the block, thread]
+inline Pipeline pipelines[2][MAX_THREADS];  // [parity of the block, thread]
 
 inline Pipeline& pipeline() { return pipelines[block_parity][threadIdx.x]; }
 

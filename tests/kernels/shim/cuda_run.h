@@ -59,7 +59,6 @@ struct Thread {
     bool entered, ended;
 };
 
-inline constexpr unsigned MAX_THREADS = 256;
 inline constexpr size_t STACK = 256 * 1024;
 inline constexpr size_t EVENTS = 1 << 20;
 
@@ -79,7 +78,7 @@ inline size_t barrier_count;
 KLIEG_PLAIN inline void let_begin(Thread* begun) {
     if (!WATCHED) return;
     release(&beginning);
-    for (unsigned index = 0; index < MAX_THREADS; ++index) {
+    for (unsigned index = 0; index < blockDim.x; ++index) {
         if (begun[index].sanitizer == nullptr) begun[index].sanitizer = create();
         become(begun[index].sanitizer);
         acquire(&beginning);
@@ -90,7 +89,7 @@ KLIEG_PLAIN inline void let_begin(Thread* begun) {
 // Whatever these threads did comes before what is done from now on.
 KLIEG_PLAIN inline void let_end(Thread* ended) {
     if (!WATCHED) return;
-    for (unsigned index = 0; index < MAX_THREADS; ++index) {
+    for (unsigned index = 0; index < blockDim.x; ++index) {
         become(ended[index].sanitizer);
         release(&ending);
     }
@@ -228,7 +227,7 @@ KLIEG_PLAIN inline void run_block(unsigned block, size_t shared) {
 }
 
 KLIEG_PLAIN inline const char* run_grid(const unsigned* grid, unsigned block, size_t shared) {
-    if (block == 0 || block > MAX_THREADS) return "a block has 1 to 256 threads here";
+    if (block == 0 || block > MAX_THREADS) return "a block has 1 to 1024 threads here";
     failure = nullptr;
     klieg_shared = nullptr;
     gridDim = {grid[0], grid[1], grid[2]};

@@ -32,6 +32,10 @@ inline uint3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
 constexpr int warpSize = 32;
 
+namespace klieg_shim {
+inline constexpr unsigned MAX_THREADS = 1024;  // of a block
+}
+
 // Dynamic shared memory of the block that runs.
 inline unsigned char* klieg_shared;
 

@@ -15,9 +15,6 @@ struct col_major {};
 struct matrix_a {};
 struct matrix_b {};
 struct accumulator {};
-namespace precision {
-struct tf32 {};
-}
 
 namespace shim {
 
@@ -46,10 +43,6 @@ struct Size<accumulator, M, N, K> {
 template <typename T, int K>
 struct Storage;
 template <>
-struct Storage<precision::tf32, 8> {
-    using type = float;
-};
-template <>
 struct Storage<half, 16> {
     using type = half;
 };
@@ -57,10 +50,6 @@ template <int K>
 struct Storage<float, K> {
     using type = float;
 };
-
-// Tensor cores read 10 of a float's 23 mantissa bits, whatever the others hold.
-inline float read(float x) { return __uint_as_float(__float_as_uint(x) & ~0x1fffu); }
-inline float read(half x) { return static_cast<float>(x); }
 
 template <typename T>
 void check(const T* memory, unsigned stride) {
@@ -74,8 +63,7 @@ void check(const T* memory, unsigned stride) {
 
 template <typename Use, int M, int N, int K, typename T, typename Layout = void>
 struct fragment {
-    static_assert(M == 16 && N == 16, "the shapes here are 16 x 16 x 8 (tf32) and 16 x 16 x 16");
-    static_assert(K == 8 || K == 16, "the shapes here are 16 x 16 x 8 (tf32) and 16 x 16 x 16");
+    static_assert(M == 16 && N == 16 && K == 16, "the shape here is 16 x 16 x 16");
     using Size = shim::Size<Use, M, N, K>;
     using Value = typename shim::Storage<T, K>::type;
     static constexpr shim::Elements num_elements{Size::rows * Size::columns};
@@ -129,20 +117,14 @@ inline void mma_sync(fragment<accumulator, M, N, K, float>& d,
                      const fragment<accumulator, M, N, K, float>& c) {
     if (!shim::first_lane()) return;
     float rows[M][K], columns[K][N];
-    for (int i = 0; i < M * K; ++i) rows[i / K][i % K] = shim::read(a.x[i]);
-    for (int i = 0; i < K * N; ++i) columns[i / N][i % N] = shim::read(b.x[i]);
+    for (int i = 0; i < M * K; ++i) rows[i / K][i % K] = float(a.x[i]);
+    for (int i = 0; i < K * N; ++i) columns[i / N][i % N] = float(b.x[i]);
     for (int m = 0; m < M; ++m)
         for (int n = 0; n < N; ++n) {
             float sum = c.x[m * N + n];
             for (int k = 0; k < K; ++k) sum += rows[m][k] * columns[k][n];
             d.x[m * N + n] = sum;
         }
-}
-
-// Nearest, ties away from zero, as cvt.rna.tf32.f32 rounds.
-inline float __float_to_tf32(float x) {
-    if (!isfinite(x)) return x;
-    return __uint_as_float((__float_as_uint(x) + 0x1000u) & ~0x1fffu);
 }
 
 }  // namespace nvcuda::wmma

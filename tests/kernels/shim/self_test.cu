@@ -49,23 +49,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) divergent_barrier(int kind
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) multiply_tf32(
-    const float* a,  // [16, 8]
-    const float* b,  // [16, 8], read as its transpose
-    float* c) {      // [16, 16]
-    wmma::fragment<wmma::matrix_a, 16, 16, 8, wmma::precision::tf32, wmma::row_major> left;
-    wmma::fragment<wmma::matrix_b, 16, 16, 8, wmma::precision::tf32, wmma::col_major> right;
-    wmma::fragment<wmma::accumulator, 16, 16, 8, float> sum;
-    if (threadIdx.x >= warpSize) return;
-    wmma::fill_fragment(sum, 1.0f);
-    wmma::load_matrix_sync(left, a, 8);
-    wmma::load_matrix_sync(right, b, 8);
-    for (int i = 0; i < left.num_elements; ++i) left.x[i] = wmma::__float_to_tf32(left.x[i]);
-    for (int i = 0; i < right.num_elements; ++i) right.x[i] = wmma::__float_to_tf32(right.x[i]);
-    wmma::mma_sync(sum, left, right, sum);
-    wmma::store_matrix_sync(c, sum, 16, wmma::mem_row_major);
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS) multiply_half(
     const __half* a,  // [16, 16]
     const __half* b,  // [16, 16]

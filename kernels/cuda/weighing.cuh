@@ -1,0 +1,72 @@
+// Sums of a Gram matrix with the bilinear weights of a tile's pixels: the map.
+//
+// A pixel's weights are a product of one per axis. Rows are summed first, for a row of pixels at a
+// time, which leaves a matrix of columns of cells; a pixel then reads four numbers per pair of scales.
+// Only scales that count have columns and taps.
+#pragma once
+
+// A pixel's two cells along one axis. Down: the slots of their first columns; across: the numbers of
+// their columns.
+struct Tap {
+    short lower, upper;
+    float share;
+};
+
+// A column of cells.
+struct Column {
+    short scale;   // which of those that count
+    short offset;  // from the first column of that scale
+};
+
+// narrow[y, w, a] for columns of gradients w from `from` up to `to` and all columns of activations a,
+// of `rows` rows of pixels. `band` [BAND, CELLS] holds slots of gradients from `first` on.
+__device__ inline void sum_rows(const float* band, int first, const Column* columns, int count,
+                                int from, int to, const Tap* taps, int tile, int top, int rows,
+                                float* narrow) {
+    const int lane = int(threadIdx.x) % 32, lines = rows * (to - from);
+#pragma unroll 1
+    for (int line = int(threadIdx.x) / 32; line < lines; line += int(blockDim.x) / 32) {
+        const int y = top + line / (to - from);
+        const Column own = columns[from + line % (to - from)];
+        const Tap down = taps[own.scale * tile + y];
+        const int lower = down.lower + own.offset - first, upper = down.upper + own.offset - first;
+#pragma unroll 1
+        for (int i = lane; i < count; i += 32) {
+            const Column other = columns[i];
+            const Tap tap = taps[other.scale * tile + y];
+            const int a = tap.lower + other.offset, b = tap.upper + other.offset;
+            float sum = 0.0f;
+            if (lower >= 0 && lower < BAND) {
+                const float* cells = band + lower * CELLS;
+                sum += (1.0f - down.share) * (cells[a] + tap.share * (cells[b] - cells[a]));
+            }
+            if (upper >= 0 && upper < BAND) {
+                const float* cells = band + upper * CELLS;
+                sum += down.share * (cells[a] + tap.share * (cells[b] - cells[a]));
+            }
+            narrow[line * count + i] = sum;
+        }
+    }
+}
+
+// The sum of narrow[y], [to - from, count], with the weights of pixel x: gradients of scales
+// `scale` up to `last`, activations of all `scales`.
+__device__ inline float sum_columns(const float* narrow, int count, int from, const Tap* taps,
+                                    int tile, int x, int scale, int last, int scales) {
+    float sum = 0.0f;
+#pragma unroll 1
+    for (; scale < last; ++scale) {
+        const Tap own = taps[scale * tile + x];
+        const float* left = narrow + (own.lower - from) * count;
+        const float* right = narrow + (own.upper - from) * count;
+        float lower = 0.0f, upper = 0.0f;
+#pragma unroll 2
+        for (int other = 0; other < scales; ++other) {
+            const Tap tap = taps[other * tile + x];
+            lower += left[tap.lower] + tap.share * (left[tap.upper] - left[tap.lower]);
+            upper += right[tap.lower] + tap.share * (right[tap.upper] - right[tap.lower]);
+        }
+        sum += lower + own.share * (upper - lower);
+    }
+    return sum;
+}
