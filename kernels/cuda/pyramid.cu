@@ -10,7 +10,7 @@
 
 constexpr int THREADS = 256;
 constexpr int LANES = 32;  // threads that read one source row together
-constexpr int ROWS = 16;   // pyramid.py has the same number
+constexpr int ROWS = 16;   // strips.py has the same number
 constexpr int GROUP = 4;   // columns per thread
 
 template <typename Number>

@@ -9,14 +9,9 @@ from numpy.typing import DTypeLike
 
 from klieg.errors import ImageError, OptionError
 from klieg.kernels.cuda.kernels import Kernels
+from klieg.kernels.cuda.strips import ROWS, strip
 from klieg.kernels.device.array import DeviceArray
 
-ROWS: Final = 16
-"""Rows per block; pyramid.cu has the same number."""
-COLUMNS: Final = 1024
-"""Columns per block at most: four for each thread."""
-SHARED: Final = 48 * 1024
-"""Bytes of shared memory that a block of any GPU may have."""
 LARGEST_SIDE: Final = 2**14
 """Pixels; pixel positions are then exact (resampling.cuh)."""
 NULL: Final = np.uint64(0)
@@ -67,12 +62,10 @@ def pyramid(
                 "one number per channel"
             )
     resampled = DeviceArray.empty(kernels.device, (batch, channels, size, size), result)
-    columns, pitch = _strip(side, size)
-    # Blocks begin at multiples of their columns, rows at multiples of the size.
-    whole = size % 4 == 0 and columns % 4 == 0 and resampled.pointer % 16 == 0
+    block = strip(side, size)
     kernels.launch(
         f"klieg_pyramid_{_NAMES[images.dtype]}_{_NAMES[result]}",
-        (batch * channels * -(-size // ROWS), -(-size // columns), 1),
+        (batch * channels * -(-size // ROWS), -(-size // block.columns), 1),
         images,
         NULL if scale is None else scale,
         NULL if shift is None else shift,
@@ -80,10 +73,10 @@ def pyramid(
         side,
         size,
         channels,
-        columns,
-        pitch,
-        int(whole),
-        shared=ROWS * pitch * 4,
+        block.columns,
+        block.pitch,
+        int(block.whole(size, resampled.pointer)),
+        shared=block.shared,
     )
     return resampled
 
@@ -103,17 +96,3 @@ def _shape(images: DeviceArray) -> tuple[int, int, int]:
             f"[B, C, S, S] with S in 1..{LARGEST_SIDE}: fit them to a square first"
         )
     return batch, channels, side
-
-
-def _strip(side: int, size: int) -> tuple[int, int]:
-    """Return how many columns a block makes, and how many cells of a row it reads at most."""
-    strips = -(-size // COLUMNS)
-    while True:
-        columns = -(-size // strips)
-        if columns > 4:
-            columns += -columns % 4
-        # Positions of the first and the last column, and cells on both sides of them.
-        pitch = -(-(columns - 1) * side // size) + 4
-        if ROWS * pitch * 4 <= SHARED:
-            return columns, pitch
-        strips *= 2

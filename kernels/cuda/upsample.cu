@@ -1,12 +1,17 @@
 // Masks of a coarse grid brought to the pixels of an image, with an optional sigmoid of the cells.
 //
 // The sigmoid comes before the enlargement, as in klieg.training.masker: masks are blended, not
-// their logits.
+// their logits. A block makes ROWS rows by `columns` columns of one mask, as in pyramid.cu: first
+// every warp blends the two rows of cells of its rows of pixels into shared memory, then every thread
+// keeps the taps of four neighbouring columns and walks down the rows.
 #include <cuda_fp16.h>
 
 #include "resampling.cuh"
 
 constexpr int THREADS = 256;
+constexpr int LANES = 32;  // threads that read one row of cells together
+constexpr int ROWS = 16;   // strips.py has the same number
+constexpr int GROUP = 4;   // columns per thread
 
 __device__ inline float number(float cell) { return cell; }
 __device__ inline float number(__half cell) { return __half2float(cell); }
@@ -28,31 +33,67 @@ __device__ inline int nearest_cell(int pixel, int cells, int pixels) {
     return min(int(floorf(float(pixel) * (float(cells) / float(pixels)))), cells - 1);
 }
 
-// Divides the grid: x is (mask, row), y the strip of THREADS columns.
+template <bool NEAREST>
+__device__ inline Taps taps_of(int pixel, int cells, int pixels) {
+    if (!NEAREST) return bilinear_taps(pixel, cells, pixels);
+    const int cell = nearest_cell(pixel, cells, pixels);
+    return {cell, cell, 0.0f};
+}
+
+// Divides the grid: x is (mask, strip of rows), y the strip of columns.
 template <bool NEAREST, typename Cell>
 __device__ void upsample(const Cell* masks, float* enlarged, int h, int w, int height, int width,
-                         int sigmoid) {
-    const int mask = int(blockIdx.x) / height;
-    const int row = int(blockIdx.x) % height;
-    const int column = int(blockIdx.y * THREADS + threadIdx.x);
-    if (column >= width) return;
+                         int columns, int pitch, int whole_groups, int sigmoid) {
+    extern __shared__ __align__(16) unsigned char klieg_shared[];
+    float* blended = reinterpret_cast<float*>(klieg_shared);  // [ROWS, pitch]
+    const int strips = (height + ROWS - 1) / ROWS, mask = int(blockIdx.x) / strips;
+    const int first_row = int(blockIdx.x) % strips * ROWS, rows = min(ROWS, height - first_row);
+    const int first_column = int(blockIdx.y) * columns;
+    columns = min(columns, width - first_column);
+    const int first_cell = taps_of<NEAREST>(first_column, w, width).lower;
+    const int last_cell = taps_of<NEAREST>(first_column + columns - 1, w, width).upper;
+
     const Cell* cells = masks + size_t(mask) * h * w;
-    float result;
-    if (NEAREST) {
-        const size_t line = size_t(nearest_cell(row, h, height)) * w;
-        result = value(cells[line + nearest_cell(column, w, width)], sigmoid);
-    } else {
-        const Taps vertical = bilinear_taps(row, h, height);
-        const Taps horizontal = bilinear_taps(column, w, width);
+    for (int row = int(threadIdx.x) / LANES; row < rows; row += THREADS / LANES) {
+        const Taps vertical = taps_of<NEAREST>(first_row + row, h, height);
         const Cell* above = cells + size_t(vertical.lower) * w;
         const Cell* below = cells + size_t(vertical.upper) * w;
-        const float left = blend(value(above[horizontal.lower], sigmoid),
-                                 value(below[horizontal.lower], sigmoid), vertical.share);
-        const float right = blend(value(above[horizontal.upper], sigmoid),
-                                  value(below[horizontal.upper], sigmoid), vertical.share);
-        result = blend(left, right, horizontal.share);
+        for (int cell = first_cell + int(threadIdx.x) % LANES; cell <= last_cell; cell += LANES) {
+            const float lower = value(above[cell], sigmoid);
+            blended[row * pitch + cell - first_cell] =
+                NEAREST ? lower : blend(lower, value(below[cell], sigmoid), vertical.share);
+        }
     }
-    enlarged[size_t(blockIdx.x) * width + column] = result;
+    __syncthreads();
+
+    const int groups = (columns + GROUP - 1) / GROUP;
+    const int column = int(threadIdx.x) % groups * GROUP;
+    Taps taps[GROUP];
+    for (int i = 0; i < GROUP; ++i) {
+        const int own = first_column + min(column + i, columns - 1);  // the last one again
+        taps[i] = taps_of<NEAREST>(own, w, width);
+        taps[i].lower -= first_cell;
+        taps[i].upper -= first_cell;
+    }
+    // The last threads are idle where the groups do not divide them: they would repeat rows.
+    const int step = THREADS / groups;
+    const int first = int(threadIdx.x) / groups;
+    for (int row = first < step ? first : rows; row < rows; row += step) {
+        const float* line = blended + row * pitch;
+        float made[GROUP];
+        for (int i = 0; i < GROUP; ++i) {
+            made[i] = NEAREST ? line[taps[i].lower]
+                              : blend(line[taps[i].lower], line[taps[i].upper], taps[i].share);
+        }
+        float* place = enlarged + (size_t(mask) * height + first_row + row) * width +
+                       first_column + column;
+        if (whole_groups) {
+            *reinterpret_cast<float4*>(place) = {made[0], made[1], made[2], made[3]};
+        } else {
+            for (int i = 0; i < GROUP; ++i)
+                if (column + i < columns) place[i] = made[i];
+        }
+    }
 }
 
 #define KLIEG_UPSAMPLE(NAME, NEAREST, CELL)                                                        \
@@ -60,8 +101,12 @@ __device__ void upsample(const Cell* masks, float* enlarged, int h, int w, int h
         const CELL* masks,  /* [N, h, w] */                                                        \
         float* enlarged,    /* [N, height, width] */                                               \
         int h, int w, int height, int width,                                                       \
+        int columns,        /* of one block, 1..4 * THREADS */                                     \
+        int pitch,          /* cells of a row in shared memory, [ROWS, pitch] float */             \
+        int whole_groups,   /* 1 if every four columns are aligned and complete */                 \
         int sigmoid) {      /* 1 for the sigmoid of the cells, 0 for the cells */                  \
-        upsample<NEAREST>(masks, enlarged, h, w, height, width, sigmoid);                          \
+        upsample<NEAREST>(masks, enlarged, h, w, height, width, columns, pitch, whole_groups,      \
+                          sigmoid);                                                                \
     }
 
 KLIEG_UPSAMPLE(klieg_upsample_nearest_f32, true, float)

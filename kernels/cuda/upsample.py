@@ -7,7 +7,8 @@ from typing import Final, Literal
 import numpy as np
 
 from klieg.errors import OptionError
-from klieg.kernels.cuda.kernels import THREADS, Kernels
+from klieg.kernels.cuda.kernels import Kernels
+from klieg.kernels.cuda.strips import ROWS, strip
 from klieg.kernels.device.array import DeviceArray
 
 LARGEST_SIDE: Final = 2**14
@@ -58,16 +59,21 @@ def upsample(
     count, h, w = masks.shape
     height, width = size
     enlarged = DeviceArray.empty(kernels.device, (count, height, width), np.float32)
+    block = strip(w, width)
     kernels.launch(
         f"klieg_upsample_{mode}_{_NAMES[masks.dtype]}",
-        (count * height, -(-width // THREADS), 1),
+        (count * -(-height // ROWS), -(-width // block.columns), 1),
         masks,
         enlarged,
         h,
         w,
         height,
         width,
+        block.columns,
+        block.pitch,
+        int(block.whole(width, enlarged.pointer)),
         int(sigmoid),
+        shared=block.shared,
     )
     return enlarged
 

@@ -25,7 +25,7 @@ REGISTERS = {
     "klieg_normalize": 40,
     "klieg_pack": 64,
     "klieg_pyramid": 72,
-    "klieg_upsample": 40,
+    "klieg_upsample": 72,
 }
 """Per thread at most, by the start of the name: the most that was measured and about a tenth."""
 ON_TURING = {"klieg_contract_f": 160}

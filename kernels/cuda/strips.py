@@ -1,0 +1,50 @@
+"""How rows of pixels are divided among blocks that resample them, in pyramid.cu and upsample.cu."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+ROWS: Final = 16
+"""Rows per block."""
+COLUMNS: Final = 1024
+"""Columns per block at most: four for each thread."""
+SHARED: Final = 48 * 1024
+"""Bytes of shared memory that a block of any GPU may have."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """What one block makes of every row."""
+
+    columns: int  # pixels
+    pitch: int  # cells that it reads at most
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory."""
+        return ROWS * self.pitch * 4
+
+    def whole(self, width: int, pointer: int) -> bool:
+        """Return whether every four columns are complete, at a multiple of 16 bytes."""
+        # Blocks begin at multiples of their columns, rows at multiples of the width.
+        return width % 4 == 0 and self.columns % 4 == 0 and pointer % 16 == 0
+
+
+def strip(cells: int, pixels: int) -> Strip:
+    """Return the widest strip for which shared memory suffices.
+
+    Args:
+        cells: Of a row that is read.
+        pixels: Of a row that is made.
+    """
+    strips = -(-pixels // COLUMNS)
+    while True:
+        columns = -(-pixels // strips)
+        if columns > 4:
+            columns += -columns % 4
+        # Positions of the first and the last column, and cells on both sides of them.
+        found = Strip(columns, -(-(columns - 1) * cells // pixels) + 4)
+        if found.shared <= SHARED:
+            return found
+        strips *= 2
