@@ -8,14 +8,20 @@ are for RTX devices and are thrown away.
 from __future__ import annotations
 
 import re
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from klieg.backends.tensorrt.bindings import Log, process_log
 
 BATCHES = (1, 2, 4)
 """Smallest, usual and largest batch of the optimisation profile."""
+
+_TURN: Final = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -42,9 +48,9 @@ def parse(model: bytes) -> str | None:
     """Parse a graph; return what the parser complains of, None if it takes the graph."""
     import tensorrt_rtx_bindings as trt
 
-    log = _Log(trt)
-    network = trt.Builder(log.logger).create_network(0)
-    return _parse(trt.OnnxParser(network, log.logger), model)
+    with _messages(trt) as log:
+        network = trt.Builder(log.logger).create_network(0)
+        return _parse(trt.OnnxParser(network, log.logger), model)
 
 
 def build_engine(model: bytes, *, sizes: Sequence[int]) -> Build:
@@ -57,7 +63,11 @@ def build_engine(model: bytes, *, sizes: Sequence[int]) -> Build:
     """
     import tensorrt_rtx_bindings as trt
 
-    log = _Log(trt)
+    with _messages(trt) as log:
+        return _build(trt, log, model, sizes)
+
+
+def _build(trt: Any, log: Log, model: bytes, sizes: Sequence[int]) -> Build:
     builder = trt.Builder(log.logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, log.logger)
@@ -80,7 +90,7 @@ def build_engine(model: bytes, *, sizes: Sequence[int]) -> Build:
     config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        return Build("; ".join(log.errors) or "no engine")
+        return Build(log.text())
     return Build(
         None,
         layers=network.num_layers,
@@ -97,25 +107,16 @@ def _parse(parser: Any, model: bytes) -> str | None:
     return "; ".join(f"{e.node_operator()}: {e.desc()}" for e in errors) or "no parse"
 
 
+@contextmanager
+def _messages(trt: Any) -> Iterator[Log]:
+    """Hand the log of the process to one call after the other, empty: each reads its own."""
+    with _TURN:
+        log = process_log(trt)
+        log.clear()
+        yield log
+
+
 def _memory(field: str) -> int:
     """Return a size of this process in bytes; the peak of getrusage would be its parent's."""
     found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) * 1024 if found else 0
-
-
-class _Log:
-    """Collects what the builder says when it fails."""
-
-    def __init__(self, trt: Any) -> None:
-        self.errors: list[str] = []
-        errors = self.errors
-
-        class Logger(trt.ILogger):  # type: ignore[misc]
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-
-            def log(self, severity: Any, message: str) -> None:
-                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                    errors.append(message)
-
-        self.logger = Logger()

@@ -39,8 +39,11 @@ _MOVES: Final = frozenset(
 """Operators that a weight may pass on its way to the operator that uses it."""
 
 _FLOATS: Final = frozenset(
-    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
-)
+    {
+        onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16,
+        onnx.TensorProto.DOUBLE,
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

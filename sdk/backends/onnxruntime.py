@@ -9,11 +9,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from klieg.errors import BackendError
+from klieg.backends.onnxruntime_providers import CPU, OPTIONS, open_session
+from klieg.errors import BackendError, OptionError, UnsafeFileError
 from klieg.explainer_file import ALWAYS, ExplainerFile
 from klieg.onnx_subgraph import subgraph
 
-DEFAULT_PROVIDERS: Final = ("CPUExecutionProvider",)
+DEFAULT_PROVIDERS: Final = (CPU,)
 
 
 class OnnxRuntimeBackend:
@@ -34,18 +35,24 @@ class OnnxRuntimeBackend:
             threads: Threads of one inference; None for all cores.
 
         Raises:
-            BackendError: ONNX Runtime is not installed, lacks a provider, or refuses the file.
+            OptionError: no provider is named.
+            BackendError: ONNX Runtime is not installed, lacks a provider, cannot start it, or
+                refuses the file.
+            UnsafeFileError: the file holds a compiled engine.
         """
         ort = _import()
         wanted = list(DEFAULT_PROVIDERS if providers is None else providers)
+        if not wanted:
+            raise OptionError("providers are empty, expected one at least, or None for the CPU")
         missing = [name for name in wanted if name not in ort.get_available_providers()]
         if missing:
             raise BackendError(
                 f"this build of ONNX Runtime has no {missing}, it offers "
                 f"{ort.get_available_providers()}; for CUDA: pip install 'klieg[gpu]'"
             )
-        self._path, self._providers, self._threads = file.path, wanted, threads
-        self._settings = [self._provider_settings(name) for name in wanted]
+        _check(file, wanted)
+        self._path, self._threads = file.path, threads
+        self._settings = {name: self._provider_settings(name) for name in wanted}
         self._lock, self._closed = threading.Lock(), False
         self._sessions: dict[frozenset[str], Any] = {}
         # With no other outputs one session serves all, and the file's bytes can be freed.
@@ -56,30 +63,15 @@ class OnnxRuntimeBackend:
 
     def _open(self, data: bytes) -> Any:
         options = session_options(self._threads)
-        try:
-            session = _import().InferenceSession(
-                data, options, providers=self._providers, provider_options=self._settings
-            )
-        except Exception as error:
-            raise BackendError(f"ONNX Runtime cannot load {self._path}: {error}") from error
+        session = open_session(data, options, self._settings, what=str(self._path))
         # The session keeps the file's bytes in case it has to start over with other providers,
         # which is never asked of it here: free a copy of all weights.
         session._model_bytes = None
-        active, wanted = session.get_providers()[0], self._providers[0]
-        if active != wanted:
-            raise BackendError(
-                f"ONNX Runtime could not start {wanted} and would use {active}: "
-                "check the driver with `klieg doctor`, or ask for that provider"
-            )
         return session
 
-    def _provider_settings(self, name: str) -> dict[str, str]:
+    def _provider_settings(self, name: str) -> Mapping[str, str]:
         """Return the options of a provider."""
-        if name != "CUDAExecutionProvider":
-            return {}
-        # float32 in the file means float32, where CUDA would cut factors to 10 bits; and no
-        # convolution is tuned anew for each of the many image sizes.
-        return {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+        return OPTIONS.get(name, {})
 
     def _session(self, outputs: Sequence[str]) -> Any:
         if self._data is None:
@@ -131,6 +123,22 @@ def session_options(threads: int | None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
+
+
+def _check(file: ExplainerFile, providers: Sequence[str]) -> None:
+    """Refuse what the providers cannot compute, or would run unchecked."""
+    if list(providers) == [CPU]:
+        if file.info.precision == "bfloat16":
+            raise BackendError(
+                f"{file.path} computes in bfloat16, which ONNX Runtime cannot on a processor: run "
+                "it with TensorRT on a GPU (see `klieg build`), or export the model with "
+                "--precision float32 or float16"
+            )
+    elif b"EPContext" in file.data:  # the operator that holds what a provider has compiled
+        raise UnsafeFileError(
+            f"{file.path} holds a compiled engine (EPContext), which is native code: export the "
+            "model again with `klieg export`"
+        )
 
 
 def _import() -> Any:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
 from klieg.backends.onnxruntime import OnnxRuntimeBackend
+from klieg.backends.onnxruntime_providers import CUDA, TENSORRT
 from klieg.errors import BackendError, OptionError
 from klieg.explainer_file import ExplainerFile
 from klieg.kernels.device import CudaDevice
 from klieg.kernels.device.array import DeviceArray
 
-MEMORY: Final[dict[str, str]] = {
-    "CUDAExecutionProvider": "cuda",
-    "TensorrtExecutionProvider": "cuda",
-}
+MEMORY: Final[dict[str, str]] = {CUDA: "cuda", TENSORRT: "cuda"}
 """Providers that compute where the device's addresses mean something, and how ONNX Runtime calls
 their memory."""
 
@@ -42,7 +40,9 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeBackend):
 
         Raises:
             OptionError: the first provider does not compute on a GPU.
-            BackendError: ONNX Runtime is not installed, lacks a provider, or refuses the file.
+            BackendError: ONNX Runtime is not installed, lacks a provider, cannot start it, or
+                refuses the file.
+            UnsafeFileError: the file holds a compiled engine.
         """
         if not providers or providers[0] not in MEMORY:
             raise OptionError(
@@ -96,11 +96,12 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeBackend):
             for value in values
         ]
 
-    def _provider_settings(self, name: str) -> dict[str, str]:
+    def _provider_settings(self, name: str) -> Mapping[str, str]:
+        settings = super()._provider_settings(name)
         if MEMORY.get(name) != "cuda":
-            return {}
+            return settings
         return {
-            **super()._provider_settings(name),
+            **settings,
             "device_id": str(self._device.index),
             "user_compute_stream": str(self._device.stream),
         }

@@ -18,8 +18,8 @@ from klieg.errors import EngineError, OptionError
 from klieg.methods.table import find_method
 
 if TYPE_CHECKING:
-    from klieg.backends.tensorrt.cache import EngineCache
-    from klieg.backends.tensorrt.manifest import Platform
+    from klieg.backends.tensorrt.cache import EngineCache, Entry
+    from klieg.backends.tensorrt.manifest import Identity, Platform
     from klieg.explainer_file import ExplainerFile
 
 
@@ -69,7 +69,8 @@ def build(
 
     An engine works on this kind of GPU with this version of TensorRT only, at the image sizes it
     was built for. Methods that need the same outputs share one. Building takes minutes the first
-    time; what it measures is kept for the next one.
+    time; what it measures is kept for the next one. An engine that is there as it was built is left
+    alone.
     """
     with reported():
         from klieg.backends.tensorrt.bindings import open_tensorrt
@@ -85,6 +86,7 @@ def build(
             outputs: EngineOptions(sizes, batch, targets, workspace and workspace << 20)
             for outputs, sizes in _sizes_by_outputs(file, methods, scales).items()
         }
+        cache.check_folder()  # not after minutes of building
         opened = open_tensorrt()
         with closing(open_device(device)) as gpu:
             platform = Platform.of(gpu, opened.version)
@@ -92,15 +94,19 @@ def build(
             click.echo(f"GPU       {platform.gpu}, compute capability {major}.{minor}")
             click.echo(f"TensorRT  {platform.tensorrt}")
             for outputs, options in wanted.items():
-                _echo_wrapped("building  ", ", ".join(outputs))
+                identity = Identity(file.sha256, outputs, options, platform)
+                present = _present(cache, identity)
+                _echo_wrapped("present   " if present else "building  ", ", ".join(outputs))
                 _echo_wrapped("          ", str(options))
+                if present:
+                    click.echo(f"          {present.plan.name}")
+                    continue
                 start = time.monotonic()
                 timing = _timing_cache(cache, platform)
                 with gpu.activated():
                     plan, measured = build_plan(
                         file, outputs, options, timing_cache=timing, warn=_warn
                     )
-                identity = Identity(file.sha256, outputs, options, platform)
                 entry = cache.store(file, identity, plan, gpu.versions)
                 cache.store_timing_cache(platform, measured)
                 seconds = time.monotonic() - start
@@ -137,6 +143,14 @@ def _sizes_by_outputs(
         sizes = chosen_scales(given, method=name, info=file.info, fixed_size=file.fixed_size)
         found.setdefault(tuple(sorted(method.outputs)), set()).update(sizes)
     return {outputs: tuple(sorted(sizes)) for outputs, sizes in found.items()}
+
+
+def _present(cache: EngineCache, identity: Identity) -> Entry | None:
+    try:
+        return cache.find(identity)
+    except EngineError as error:
+        _warn(f"the engine that is there is not used: {error}")
+        return None
 
 
 def _timing_cache(cache: EngineCache, platform: Platform) -> bytes | None:

@@ -50,13 +50,31 @@ def _providers() -> dict[str, bool]:
         import onnxruntime
     except ImportError:
         return {"ONNX Runtime (pip install 'klieg[cpu]')": False}
+    from klieg.backends.onnxruntime_providers import OPTIONS, open_session
+    from klieg.errors import BackendError
+
+    onnxruntime.set_default_logger_severity(4)  # a provider that fails is a finding here
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # a provider that fails is a finding here, not an error
-    found = {}
+    found = _twice_installed()
     for provider in onnxruntime.get_available_providers():
-        session = onnxruntime.InferenceSession(IDENTITY_MODEL, options, providers=[provider])
-        found[f"ONNX Runtime {provider}"] = session.get_providers()[0] == provider
+        told = {provider: OPTIONS.get(provider, {})}
+        try:
+            open_session(IDENTITY_MODEL, options, told, what="a model of one node")
+            found[f"ONNX Runtime {provider}"] = True
+        except BackendError as error:
+            found[str(error)] = False
     return found
+
+
+def _twice_installed() -> dict[str, bool]:
+    """Look for two packages of ONNX Runtime, whose files lie in the same places."""
+    packages = {one.name for one in importlib.metadata.distributions()}
+    if not {"onnxruntime", "onnxruntime-gpu"} <= packages:
+        return {}
+    return {
+        "onnxruntime and onnxruntime-gpu have overwritten each other: pip uninstall both, then pip "
+        "install the one that is wanted": False
+    }
 
 
 def _tensorrt() -> dict[str, bool]:

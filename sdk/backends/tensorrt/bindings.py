@@ -46,8 +46,9 @@ class Package(Protocol):
 class Log:
     """What TensorRT complained of lately.
 
-    TensorRT keeps the first logger that a process gives it and ignores all others, so there is one
-    for all builders and engines. Where several of them work at once, their complaints mix.
+    TensorRT says that it ignores every logger of a process but the first, so there is one for all
+    builders and engines: see `process_log`. Where several of them work at once, their complaints
+    mix.
     """
 
     def __init__(self, trt: Package) -> None:
@@ -140,6 +141,12 @@ def open_tensorrt() -> TensorRT:
 
 
 @cache
+def process_log(module: ModuleType) -> Log:
+    """Return the one log of a package, `tensorrt` or its RTX edition: see `Log`."""
+    return Log(cast(Package, module))
+
+
+@cache
 def _opened(module: ModuleType) -> TensorRT:
     package = cast(Package, module)
-    return TensorRT(package, package.__version__, Log(package))
+    return TensorRT(package, package.__version__, process_log(module))

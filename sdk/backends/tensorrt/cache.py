@@ -56,7 +56,7 @@ class EngineCache:
         """
         if not self.folder.exists():
             return []
-        self._check_folder()
+        self.check_folder()
         found = []
         for path in sorted(self.folder.glob("[!.]*.json")):
             own = f"-{_short(file.sha256)}-" in path.name
@@ -68,6 +68,20 @@ class EngineCache:
                     if own and not gone:
                         raise
         return found
+
+    def find(self, identity: Identity) -> Entry | None:
+        """Return the engine of an identity if it is there, as it was built.
+
+        Raises:
+            EngineError: it is there, but was altered or damaged, or others can write to it.
+        """
+        self.check_folder()
+        for path in sorted(self.folder.glob(f"[!.]*-{_name(identity)}.json")):
+            entry = self._entry(path)
+            if difference := _difference(entry, _read(entry.plan)):
+                raise EngineError(difference)
+            return entry
+        return None
 
     def load(self, entry: Entry, file: ExplainerFile, platform: Platform) -> bytes:
         """Return the plan of an engine, checked.
@@ -119,7 +133,7 @@ class EngineCache:
         path = self._timing_path(platform)
         if not path.exists():
             return None
-        self._check_folder()
+        self.check_folder()
         data = _read(path)
         digest, measured = data[:32], data[32:]
         if hashlib.sha256(measured).digest() != digest:
@@ -139,6 +153,20 @@ class EngineCache:
         except OSError as error:
             raise _unwritable(path, error) from error
 
+    def check_folder(self) -> None:
+        """Look who can write to the folder; one that does not exist yet will do.
+
+        Raises:
+            EngineError: others can, or it cannot be read.
+        """
+        try:
+            found = self.folder.stat()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _unreadable(self.folder, error) from error
+        _check_owner(self.folder, found)
+
     def _timing_path(self, platform: Platform) -> Path:
         digest = hashlib.sha256(str(platform).encode()).hexdigest()[:16]
         return self.folder / f"timing-{digest}.cache"
@@ -154,14 +182,7 @@ class EngineCache:
 
     def _make_folder(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._check_folder()
-
-    def _check_folder(self) -> None:
-        try:
-            found = self.folder.stat()
-        except OSError as error:
-            raise _unreadable(self.folder, error) from error
-        _check_owner(self.folder, found)
+        self.check_folder()
 
 
 def default_folder() -> Path:

@@ -112,12 +112,18 @@ def randomisation_test(
         ImageError: an image cannot be used.
         ExplainerFileError: the file is no explainer.
         ExportError: its weights cannot be drawn anew.
-        EvaluationError: onnx is not installed.
+        EvaluationError: onnx is not installed, or the file computes in bfloat16.
         BackendError: the engine failed, or a model returned NaN.
     """
     _check(images, mode, groups, seed, batch_size)
     compared = find_similarities(similarities)
     file = read_explainer(explainer_path)
+    if file.info.precision == "bfloat16":
+        raise EvaluationError(
+            f"{file.path} computes in bfloat16, which this test cannot: its engine is ONNX Runtime "
+            "on a processor; export the model with --precision float32 or float16 and test that "
+            "file, its weights are the same up to rounding"
+        )
     model, chosen = _opened(file, method)
     parts = _grouped(chosen, groups)
     per_image = np.empty((len(parts), len(compared), len(images)))

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from fake_gpu import FakeGpu
-from fake_tensorrt import names
+from fake_tensorrt import fake_tensorrt, names
 
+from klieg.backends.tensorrt.building import BUILD
 from klieg.backends.tensorrt.cache import EngineCache
-from klieg.backends.tensorrt.manifest import Platform
+from klieg.backends.tensorrt.manifest import Identity, Platform
 from klieg.cli.build import build
 from klieg.errors import DeviceError
 from klieg.explainer_file import ALWAYS, ExplainerFile
@@ -94,11 +95,127 @@ def test_options(
     assert asked == ["pycuda"]
 
 
+def test_an_engine_that_is_there_is_left_alone(
+    small_explainer: Path, file: ExplainerFile, cache: EngineCache, trt: Any, asked: list[str],
+    gpu: FakeGpu, tmp_path: Path,
+) -> None:  # fmt: skip
+    assert run(small_explainer, "--engines", cache.folder).exit_code == 0
+    (entry,) = cache.entries(file)
+    times = {path: path.stat().st_mtime_ns for path in cache.folder.iterdir()}
+    trt.calls.clear()
+    renamed = tmp_path / "renamed.onnx"
+    renamed.write_bytes(small_explainer.read_bytes())
+    for explainer in (small_explainer, renamed):
+        result = run(explainer, "--engines", cache.folder)
+        assert result.exit_code == 0, result.output
+        assert names(trt) == []
+        lines = result.output.splitlines()
+        assert lines[2] == "present   activation, gradient, logits"
+        assert lines[-2:] == [f"          {entry.plan.name}", f"engines   1 in {cache.folder}"]
+        assert result.stderr == ""
+    assert {path: path.stat().st_mtime_ns for path in cache.folder.iterdir()} == times
+    assert gpu.closed
+
+
+@pytest.mark.parametrize("change", ["options", "outputs", "file", "GPU", "TensorRT", "build"])
+def test_any_other_engine_is_built(
+    change: str, small_explainer: Path, small_explainer_all: Path, cache: EngineCache, trt: Any,
+    asked: list[str], gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def built(explainer: Path, *more: object) -> bool:
+        trt.calls.clear()
+        result = run(explainer, "--engines", cache.folder, *more)
+        assert result.exit_code == 0, result.output
+        return "build_serialized_network" in names(trt)
+
+    explainer, more = small_explainer_all, ["--methods", "gradcam"]
+    assert built(explainer, *more)
+    assert not built(explainer, *more)
+    if change == "options":
+        more += ["--batch", 3]
+    elif change == "outputs":
+        more[1] = "saliency"
+    elif change == "file":
+        explainer = small_explainer
+    elif change == "GPU":
+        gpu.name = "NVIDIA Other"
+    elif change == "TensorRT":
+        other = fake_tensorrt("10.16.1.12")
+        other.calls = trt.calls
+        monkeypatch.setitem(sys.modules, "tensorrt", other)
+    else:
+        monkeypatch.setattr(Identity.__init__, "__defaults__", (BUILD + 1,))
+    assert built(explainer, *more)
+    assert not built(explainer, *more)
+
+
+def flip(plan: Path) -> None:
+    data = bytearray(plan.read_bytes())
+    data[len(data) // 2] ^= 1
+    plan.write_bytes(data)
+
+
+def cut(plan: Path) -> None:
+    plan.write_bytes(plan.read_bytes()[:-1])
+
+
+def lose(plan: Path) -> None:
+    plan.unlink()
+
+
+def write_for_all(plan: Path) -> None:
+    plan.chmod(0o666)
+
+
+def spoil_manifest(plan: Path) -> None:
+    plan.with_suffix(".json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip, "its SHA-256 differs"),
+        (cut, "its manifest says"),
+        (lose, "No such file"),
+        (write_for_all, "can be written by others"),
+        (spoil_manifest, "no manifest of an engine"),
+    ],
+)
+def test_a_damaged_engine_is_told_and_built_again(
+    damage: Any, message: str, small_explainer: Path, file: ExplainerFile, cache: EngineCache,
+    trt: Any, asked: list[str], gpu: FakeGpu,
+) -> None:  # fmt: skip
+    run(small_explainer, "--engines", cache.folder)
+    (entry,) = cache.entries(file)
+    damage(entry.plan)
+    trt.calls.clear()
+    result = run(small_explainer, "--engines", cache.folder)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Warning: the engine that is there is not used: ")
+    assert message in result.stderr
+    assert "build_serialized_network" in names(trt)
+    assert f"wrote     {entry.plan.name}" in result.output
+    (again,) = cache.entries(file)
+    assert cache.load(again, file, Platform.of(gpu, trt.__version__))
+    assert run(small_explainer, "--engines", cache.folder).stderr == ""
+
+
+def test_a_folder_that_others_can_write_to_is_told_before_anything_is_built(
+    small_explainer: Path, cache: EngineCache, trt: Any, asked: list[str]
+) -> None:
+    cache.folder.mkdir()
+    cache.folder.chmod(0o777)
+    result = run(small_explainer, "--engines", cache.folder)
+    assert result.exit_code == 1
+    assert "can be written by others (mode 777)" in result.stderr
+    assert asked == []
+
+
 def test_each_build_uses_what_the_last_one_measured(
     small_explainer: Path, cache: EngineCache, trt: Any, asked: list[str]
 ) -> None:
-    for _ in range(2):
-        assert run(small_explainer, "--engines", cache.folder).exit_code == 0
+    for batch in (1, 2):
+        assert run(small_explainer, "--engines", cache.folder, "--batch", batch).exit_code == 0
     used = [call[1] for call in trt.calls if call[0] == "create_timing_cache"]
     assert used == [b"", b"measured"]
 
@@ -110,21 +227,21 @@ def test_a_damaged_timing_cache_is_told_and_left_behind(
     (path,) = cache.folder.glob("timing-*")
     path.write_bytes(path.read_bytes() + b"!")
     trt.calls.clear()
-    result = run(small_explainer, "--engines", cache.folder)
+    result = run(small_explainer, "--engines", cache.folder, "--batch", 1)
     assert result.exit_code == 0
     assert f"Warning: the timing cache {path} is damaged: everything is measured" in result.stderr
     assert ("create_timing_cache", b"") in trt.calls
-    assert run(small_explainer, "--engines", cache.folder).stderr == ""
+    assert run(small_explainer, "--engines", cache.folder, "--batch", 2).stderr == ""
 
 
 def test_a_timing_cache_that_tensorrt_refuses_is_told_and_left_behind(
     small_explainer: Path, cache: EngineCache, trt: Any, asked: list[str], gpu: FakeGpu
 ) -> None:
     cache.store_timing_cache(Platform.of(gpu, trt.__version__), b"other GPU")
-    result = run(small_explainer, "--engines", cache.folder)
+    result = run(small_explainer, "--engines", cache.folder, "--batch", 1)
     assert result.exit_code == 0
     assert "Warning: TensorRT 10.16.1.11 refuses the timing cache" in result.stderr
-    assert run(small_explainer, "--engines", cache.folder).stderr == ""
+    assert run(small_explainer, "--engines", cache.folder, "--batch", 2).stderr == ""
     used = [call[1] for call in trt.calls if call[0] == "create_timing_cache"]
     assert used == [b"other GPU", b"", b"measured"]
 

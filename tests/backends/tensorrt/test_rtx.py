@@ -7,15 +7,17 @@ away: it cannot be run without a GPU.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
+import onnx
 import pytest
 
 import klieg.backends.tensorrt.bindings as bindings
 from klieg.backends.tensorrt.building import build_plan
 from klieg.backends.tensorrt.engine import Engine
 from klieg.backends.tensorrt.profiles import EngineOptions
-from klieg.errors import BackendError
+from klieg.errors import BackendError, EngineError
 from klieg.explainer_file import ALWAYS, ExplainerFile, read_explainer
 
 rtx = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
@@ -51,6 +53,19 @@ def test_real_weights_at_the_sizes_of_cameras(lite0_explainer: Any) -> None:
     file = read_explainer(lite0_explainer)
     plan, _ = build_plan(file, ALWAYS, EngineOptions(file.info.scales[:2], max_batch=2))
     assert len(plan) > 1_000_000
+
+
+def test_each_build_tells_its_own_complaints(file: ExplainerFile) -> None:
+    for operator, other in (("Det", "Unique"), ("Unique", "Det")):
+        model = onnx.load_model_from_string(file.data)
+        node = next(node for node in model.graph.node if node.op_type == "Relu")
+        node.op_type = operator
+        broken = replace(file, data=model.SerializeToString())
+        with pytest.raises(EngineError, match=operator) as caught:
+            build_plan(broken, ALWAYS, EngineOptions((32,)))
+        assert other not in str(caught.value)
+        assert other not in bindings.open_tensorrt().log.text()
+        assert operator in bindings.open_tensorrt().log.text()
 
 
 def test_no_gpu_to_run_it(file: ExplainerFile) -> None:
