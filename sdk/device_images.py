@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from math import prod
 from typing import Any, cast
 
 import numpy as np
@@ -50,7 +49,7 @@ def device_batches(
     while part := list(islice(pairs, batch_size)):
         loaded = [
             Loaded(
-                _row(array, number), str(number), placement,
+                _photo(array, number), str(number), placement,
                 resolve_targets(asked, classes=classes, names=class_names),
             )
             for number, (_, asked) in part
@@ -58,7 +57,7 @@ def device_batches(
         yield (
             loaded,
             DeviceBatch(
-                _rows(array, part[0][0], len(part)),
+                array.rows(part[0][0], len(part)),
                 targets=np.concatenate([np.array(one.targets, dtype=np.int64) for one in loaded]),
                 owner=np.repeat(np.arange(len(loaded)), [len(one.targets) for one in loaded]),
             ),
@@ -78,14 +77,6 @@ def _check(array: DeviceArray, size: int, channels: int) -> None:
         )
 
 
-def _rows(array: DeviceArray, start: int, count: int) -> DeviceArray:
-    """Return some images, in the same memory."""
-    step = prod(array.shape[1:]) * array.dtype.itemsize
-    return DeviceArray(
-        array.pointer + start * step, (count, *array.shape[1:]), array.dtype, array.owner
-    )
-
-
-def _row(array: DeviceArray, number: int) -> DeviceArray:
-    rows = _rows(array, number, 1)
-    return DeviceArray(rows.pointer, rows.shape[1:], rows.dtype, rows.owner)
+def _photo(array: DeviceArray, number: int) -> DeviceArray:
+    row = array.rows(number, 1)
+    return DeviceArray(row.pointer, row.shape[1:], row.dtype, row.owner)

@@ -52,7 +52,8 @@ class Explainer(OpenedFile):
                 list of [H, W, 3] arrays and paths, sizes may differ. With a device also an array
                 on that GPU (of CuPy, torch, or whatever has DLPack or __cuda_array_interface__):
                 uint8 [B, S, S, channels] or float32 [B, channels, S, S] in 0..255 with S the
-                first scale. It is read where it lies, and its values are not checked.
+                first scale. It is read where it lies (replay, and several classes with a file that
+                takes one, copy it on the GPU), and its values are not checked.
             method: What to compute.
                 From the layer: "cameras", "gradcam", "gradcam++", "hirescam", "layercam",
                 "normgrad", "linear_approx", and "cam" where pool and linear layer follow.

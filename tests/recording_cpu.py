@@ -36,6 +36,10 @@ class RecordingCpu(CpuDevice):
         assert self.recording is None
         super().copy_in(source, destination)
 
+    def copy_across(self, source: Any, destination: Any) -> None:
+        assert self.recording is None
+        super().copy_across(source, destination)
+
     def launch(self, *arguments: Any, **options: Any) -> None:
         if self.recording is None:
             super().launch(*arguments, **options)

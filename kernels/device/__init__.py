@@ -98,6 +98,13 @@ class Device(Protocol):
     def copy_out(self, source: Buffer, destination: NDArray[Any]) -> None:
         """Wait for the stream, then fill a C-contiguous array from the start of a buffer."""
 
+    def copy_across(self, source: Buffer, destination: Buffer) -> None:
+        """Enqueue a copy of all of `source` to the start of `destination`; does not wait.
+
+        The two must not overlap. Memory of somebody else has to stay as it is until the copy is
+        done: it is not freed in the order of this stream.
+        """
+
     def load(self, code: bytes) -> Module:
         """Load compiled code: a fatbin, a cubin or PTX.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from klieg.errors import InputError
 from klieg.kernels.device import Device
 
 
@@ -33,12 +35,56 @@ class DeviceArray:
         return cls(buffer.pointer, shape, kind, buffer)
 
     @classmethod
-    def of(cls, device: Device, array: NDArray[Any]) -> DeviceArray:
-        """Copy an array to the device."""
-        contiguous = np.ascontiguousarray(array)
+    def of(cls, device: Device, array: NDArray[Any] | DeviceArray) -> DeviceArray:
+        """Copy an array to new memory on the device."""
         copy = cls.empty(device, array.shape, array.dtype)
-        device.copy_in(contiguous, copy.owner)
+        copy.fill(device, array)
         return copy
+
+    @classmethod
+    def on(cls, device: Device, array: NDArray[Any] | DeviceArray) -> DeviceArray:
+        """Return an array that lies on the device as it is, and copy one that does not."""
+        return array if isinstance(array, DeviceArray) else cls.of(device, array)
+
+    def fill(self, device: Device, array: NDArray[Any] | DeviceArray) -> None:
+        """Overwrite this array with one of the same shape and type."""
+        if isinstance(array, DeviceArray):
+            device.copy_across(array, self)
+        else:
+            device.copy_in(np.ascontiguousarray(array), self)
+
+    def __len__(self) -> int:
+        """Return the number of rows along the first axis."""
+        return self.shape[0]
+
+    def rows(self, start: int, count: int) -> DeviceArray:
+        """Return `count` rows along the first axis, from number `start` on, in the same memory.
+
+        Raises:
+            InputError: there are not that many.
+        """
+        if not 0 <= start <= start + count <= self.shape[0]:
+            raise InputError(
+                f"rows {start} to {start + count} were asked for, but the array on the GPU is "
+                f"{list(self.shape)}: ask for rows within its first axis"
+            )
+        step = prod(self.shape[1:]) * self.dtype.itemsize
+        pointer = self.pointer + start * step
+        return DeviceArray(pointer, (count, *self.shape[1:]), self.dtype, self.owner)
+
+    def gathered(self, device: Device, numbers: Sequence[int]) -> DeviceArray:
+        """Copy rows along the first axis by their numbers, one by one, into a new array.
+
+        Returns:
+            [len(numbers), ...], in the order of the numbers, which may repeat.
+
+        Raises:
+            InputError: there is no row of such a number.
+        """
+        found = DeviceArray.empty(device, (len(numbers), *self.shape[1:]), self.dtype)
+        for place, number in enumerate(numbers):
+            found.rows(place, 1).fill(device, self.rows(number, 1))
+        return found
 
     @property
     def size(self) -> int:

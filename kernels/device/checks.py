@@ -49,6 +49,19 @@ def check_array(array: NDArray[Any], size: int, *, writable: bool) -> None:
         )
 
 
+def check_room(source: int, destination: int) -> None:
+    """Refuse a copy on the GPU of more bytes than there is room for.
+
+    Raises:
+        InputError: the destination is smaller than the source.
+    """
+    if source > destination:
+        raise InputError(
+            f"{source:,} bytes on the GPU are to be copied, but the destination there has "
+            f"{destination:,}: allocate as much as is copied"
+        )
+
+
 def check_launch(
     kernel: str,
     grid: tuple[int, int, int],

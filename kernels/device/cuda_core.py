@@ -121,6 +121,9 @@ class CudaCoreDevice(GuardedDevice):
             )
         )
 
+    def _copy_across(self, destination: int, source: int, size: int) -> None:
+        self._checked(self._driver.cuMemcpyDtoDAsync(destination, source, size, self._handle))
+
     def _load(self, code: bytes) -> Any:
         kinds = {FATBIN: self._core.ObjectCode.from_fatbin, CUBIN: self._core.ObjectCode.from_cubin}
         library = kinds.get(code[:4], self._core.ObjectCode.from_ptx)(code)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from klieg.errors import DeviceError, DeviceMemoryError, KliegError
 from klieg.kernels.device import Argument, Buffer, Kernel
-from klieg.kernels.device.checks import check_array, check_launch, check_size
+from klieg.kernels.device.checks import check_array, check_launch, check_room, check_size
 from klieg.kernels.device.libcuda import OUT_OF_MEMORY, STICKY, Libcuda, LibcudaError
 from klieg.kernels.device.memory import DeviceBuffer, DeviceModule, check_home, own_kernel
 from klieg.kernels.device.recording import Recording
@@ -78,6 +78,15 @@ class GuardedDevice(ABC):
             if destination.nbytes:
                 self._copy_out(destination, source.pointer)
             self._wait()
+
+    def copy_across(self, source: Buffer, destination: Buffer) -> None:
+        """See `Device`."""
+        check_room(source.size, destination.size)
+        check_home(source, self, "source")
+        check_home(destination, self, "destination")
+        with self._calling(f"copying {source.size:,} bytes on the GPU", recordable=False):
+            if source.size:
+                self._copy_across(destination.pointer, source.pointer, source.size)
 
     def load(self, code: bytes) -> DeviceModule:
         """See `Device`."""
@@ -179,7 +188,11 @@ class GuardedDevice(ABC):
         with self._lock:
             if self._end is not None:
                 raise DeviceError(self._end)
-            self._check_recording(action, recordable)
+            if self._recording is not None and not recordable:
+                raise DeviceError(
+                    f"device {self.label} is recording, and {action} cannot be recorded, only "
+                    "launches: do it before or after"
+                )
             try:
                 with self._activated():
                     try:
@@ -188,13 +201,6 @@ class GuardedDevice(ABC):
                         raise self._translated(action, error) from error
             except self._refusals as error:  # the context itself can no longer be activated
                 raise self._translated(action, error) from error
-
-    def _check_recording(self, action: str, recordable: bool) -> None:
-        if self._recording is not None and not recordable:
-            raise DeviceError(
-                f"device {self.label} is recording, and {action} cannot be recorded, only "
-                "launches: do it before or after"
-            )
 
     def _translated(self, action: str, error: Exception) -> KliegError:
         """Turn a failure of the package into an error of klieg, and stop after a fatal one."""
@@ -253,6 +259,9 @@ class GuardedDevice(ABC):
 
     @abstractmethod
     def _copy_out(self, destination: NDArray[Any], source: int) -> None: ...
+
+    @abstractmethod
+    def _copy_across(self, destination: int, source: int, size: int) -> None: ...
 
     @abstractmethod
     def _load(self, code: bytes) -> Any: ...

@@ -92,6 +92,9 @@ class PyCudaDevice(GuardedDevice):
     def _copy_out(self, destination: NDArray[Any], source: int) -> None:
         self._driver.memcpy_dtoh_async(destination, source, self._stream)
 
+    def _copy_across(self, destination: int, source: int, size: int) -> None:
+        self._driver.memcpy_dtod_async(destination, source, size, self._stream)
+
     def _load(self, code: bytes) -> Any:
         return self._driver.module_from_buffer(code)
 

@@ -2,7 +2,8 @@
 
 A graph repeats launches with the pointers that they were recorded with. So the memory of a batch is
 laid out once: the first time it is run as it is, the second time its allocations are kept in order,
-and run once more while the device records. From the third time on only the images are new.
+and run once more while the device records. From the third time on only the images are new, copied
+to where the graph reads them: copies themselves cannot be recorded.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from klieg.errors import DeviceError, DeviceMemoryError
@@ -110,6 +110,10 @@ class ReplayDevice:
     def copy_out(self, source: Buffer, destination: NDArray[Any]) -> None:
         """See `Device`."""
         self.inner.copy_out(source, destination)
+
+    def copy_across(self, source: Buffer, destination: Buffer) -> None:
+        """See `Device`."""
+        self.inner.copy_across(source, destination)
 
     def load(self, code: bytes) -> Module:
         """See `Device`."""
@@ -216,14 +220,15 @@ class Replays(Generic[Found]):
     def __call__(
         self,
         form: Hashable,
-        inputs: Sequence[NDArray[Any]],
+        inputs: Sequence[NDArray[Any] | DeviceArray],
         enqueue: Callable[[list[DeviceArray]], Found],
     ) -> Found:
         """Enqueue a batch. The next call overwrites its results.
 
         Args:
             form: Everything that decides which launches are made, besides the inputs' content.
-            inputs: Arrays to copy to the device; of one form they have the same shapes.
+            inputs: Arrays on the host or on the device; of one form they have the same shapes and
+                types. What lies on the device is kept by the caller until the batch is done.
             enqueue: Enqueues the batch's launches, all on the device, and returns where its
                 results will be.
 
@@ -232,7 +237,7 @@ class Replays(Generic[Found]):
         """
         plan = self._plans.pop(form, None)
         if plan is None:
-            found = enqueue([DeviceArray.of(self._device, array) for array in inputs])
+            found = enqueue([DeviceArray.on(self._device, array) for array in inputs])
             if form not in self._too_large:
                 self._plans[form] = _Plan()
                 if len(self._plans) > PLANS:
@@ -252,7 +257,7 @@ class Replays(Generic[Found]):
             assert plan.found is not None
             found = plan.found
             for array, destination in zip(inputs, plan.inputs, strict=True):
-                self._device.copy_in(np.ascontiguousarray(array), destination)
+                destination.fill(self._device, array)
             plan.graph.launch()
         self._plans[form] = plan
         return found
@@ -266,7 +271,7 @@ class Replays(Generic[Found]):
     def _record(
         self,
         plan: _Plan[Found],
-        inputs: Sequence[NDArray[Any]],
+        inputs: Sequence[NDArray[Any] | DeviceArray],
         enqueue: Callable[[list[DeviceArray]], Found],
     ) -> Found:
         """Run a batch in memory that is kept, and record it once more there."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klieg.backends import Backend, DeviceBackend
-from klieg.errors import BackendError, OptionError
+from klieg.errors import BackendError, DeviceError, OptionError
 from klieg.explanation import as_masks, normalise
+from klieg.kernels.device import Device
 from klieg.kernels.device.array import DeviceArray
 from klieg.kernels.device.replay import ReplayDevice, Replays
-from klieg.methods.passes import Batch, DeviceBatch, Maps, Passes
+from klieg.methods.passes import Batch, DeviceBatch, Maps, Passes, Units
 from klieg.methods.table import find_method
 
 if TYPE_CHECKING:
@@ -94,28 +95,35 @@ class Running:
 
         device = kernels.device
         backend = cast(DeviceBackend, self._backend)
-        units = self._passes.units(batch, find_method(method).outputs)
+        outputs = find_method(method).outputs
+        units = self._passes.units(batch, outputs)
         each = units.targets.shape[1]
         rows = units.row * each + units.place
         targets = units.targets.astype(np.int64).ravel()
-        count = batch.images.shape[0] if isinstance(batch, DeviceBatch) else len(units.images)
-        backend.check(images=count, sizes=sizes, targets=each, outputs=find_method(method).outputs)
+        backend.check(images=len(units.images), sizes=sizes, targets=each, outputs=outputs)
 
         def enqueue(arrays: list[DeviceArray]) -> DeviceMaps:
             return ON_DEVICE[method](backend, kernels, DeviceQuestions(*arrays), sizes)
 
-        if isinstance(batch, DeviceBatch):
-            if not units.in_order:
-                raise OptionError(
-                    "this explainer file takes one class per image, and images on a GPU are not "
-                    "copied for more: ask for one class at a time"
-                )
-            found = enqueue([batch.images, DeviceArray.of(device, targets)])
-        else:
-            inputs: list[NDArray[Any]] = [batch.images[units.images], targets]
+        try:
+            images = _inputs(batch, units, device)
             if self._replays is None:
-                found = enqueue([DeviceArray.of(device, array) for array in inputs])
+                found = enqueue([DeviceArray.on(device, array) for array in (images, targets)])
             else:
-                form = (method, tuple(sizes), inputs[0].shape, targets.shape)
-                found = self._replays(form, inputs, enqueue)
-        return fetch(found, device, sizes, names=units.images, images=units.row, rows=rows)
+                form = (method, tuple(sizes), images.shape, images.dtype, targets.shape)
+                found = self._replays(form, (images, targets), enqueue)
+            return fetch(found, device, sizes, names=units.images, images=units.row, rows=rows)
+        except BaseException:
+            # Images of somebody else's are held by `batch`: not let go while they are read.
+            with suppress(DeviceError):
+                device.synchronise()
+            raise
+
+
+def _inputs(batch: Batch | DeviceBatch, units: Units, device: Device) -> NDArray[Any] | DeviceArray:
+    """Return the images of the units; on a device without a copy where they lie in order."""
+    if isinstance(batch, Batch):
+        return batch.images[units.images]
+    if units.in_order:
+        return batch.images
+    return batch.images.gathered(device, units.images.tolist())

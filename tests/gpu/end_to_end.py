@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,14 +32,22 @@ def rows(device: CudaDevice, name: str) -> Iterator[Row]:
     if not torch.cuda.is_available():
         raise Skipped("this torch sees no GPU")
     torch.manual_seed(0)
-    module = torchvision.models.resnet50(weights=None).eval().cuda()
-    for varying in (False, True):
-        engine = TorchEngine(module, module.layer4, device, varying=varying)
-        for batch in (1, 16):
-            yield from _compared(device, engine, batch, "varying" if varying else "constant")
+    theirs = torchvision.models.resnet50(weights=None).eval().cuda()
+    published = median_seconds(lambda: _published(theirs), rounds=3)
+    for precision in ("float32", "float16"):
+        ours = deepcopy(theirs).to(memory_format=torch.channels_last)
+        for varying in (False, True):
+            engine = TorchEngine(ours, ours.layer4, device, varying=varying, precision=precision)
+            for batch in (1, 16):
+                what = (
+                    f"{precision}, batch {batch}, {'varying' if varying else 'constant'} gradient"
+                )
+                yield from _compared(device, engine, batch, what, batch * published)
 
 
-def _compared(device: CudaDevice, engine: TorchEngine, batch: int, gradient: str) -> Iterator[Row]:
+def _compared(
+    device: CudaDevice, engine: TorchEngine, batch: int, what: str, published: float
+) -> Iterator[Row]:
     generator = np.random.default_rng(0)
     kernels = Kernels(device)
     photos = generator.integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8)
@@ -61,8 +70,7 @@ def _compared(device: CudaDevice, engine: TorchEngine, batch: int, gradient: str
         fetch(found, device, SIZES, names=every, images=every, rows=every)
 
     bare, taken = median_seconds(passes), median_seconds(whole)
-    published = batch * median_seconds(lambda: _published(engine.module), rounds=3)
-    what = f"CAMERAS, ResNet-50, batch {batch}, {gradient} gradient"
+    what = f"CAMERAS, ResNet-50, {what}"
     rest = taken / bare - 1
     yield Row(
         what, f"{taken * 1e3:.1f} ms, passes {bare * 1e3:.1f} ms, rest {rest:.1%}",

@@ -19,7 +19,13 @@ class TorchEngine:
     versions: Mapping[str, str] = {"torch": torch.__version__}
 
     def __init__(
-        self, module: torch.nn.Module, layer: torch.nn.Module, device: Device, *, varying: bool
+        self,
+        module: torch.nn.Module,
+        layer: torch.nn.Module,
+        device: Device,
+        *,
+        varying: bool,
+        precision: str,
     ) -> None:
         """Tap a layer.
 
@@ -28,15 +34,18 @@ class TorchEngine:
             layer: Of the module.
             device: Its stream is used.
             varying: Hand the gradient out cell by cell, though it is the same everywhere.
+            precision: float32 or float16, as `klieg export --precision` takes it: convolutions
+                and matrix products compute in it, outputs and gradients stay float32.
         """
         self.device = device
+        self._half = torch.autocast("cuda", torch.float16, enabled=precision == "float16")
         self.module, self._varying = module, varying
         self._stream: Any = torch.cuda.ExternalStream(device.stream)
         self._tapped: torch.Tensor | None = None
         layer.register_forward_hook(self._tap)
 
     def _tap(self, module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        self._tapped = output.detach().requires_grad_()
+        self._tapped = output.detach().float().requires_grad_()
         return self._tapped
 
     def enqueue(
@@ -49,7 +58,8 @@ class TorchEngine:
                 asked = torch.as_tensor(targets, device="cuda")
             for parameter in self.module.parameters():
                 parameter.requires_grad_(False)
-            logits = self.module(image)
+            with self._half:
+                logits = self.module(image).float()
             activation = self._tapped
             assert activation is not None
             classes = torch.where(asked < 0, logits.argmax(dim=1), asked)

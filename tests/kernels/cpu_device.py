@@ -68,6 +68,10 @@ class CpuDevice:
         assert destination.nbytes <= source.size
         ctypes.memmove(destination.ctypes.data, source.pointer, destination.nbytes)
 
+    def copy_across(self, source: Buffer, destination: Buffer) -> None:
+        assert source.size <= destination.size
+        ctypes.memmove(destination.pointer, source.pointer, source.size)
+
     def load(self, code: bytes) -> ShimModule:
         if code != self.kernel_code:
             raise DeviceError(f"{len(code)} bytes of GPU code, but this device runs sources only")

@@ -21,7 +21,7 @@ from klieg.errors import (
     NumericalError,
     OptionError,
 )
-from klieg.export import export_classifier
+from klieg.export import export_classifier, parity
 from klieg.kernels.device.array import DeviceArray
 from recording_cpu import RecordingCpu
 from small_net import MEAN, STD, small_net
@@ -43,6 +43,43 @@ class OnGpu:
         return self.array.shape[0]
 
 
+class NothingBack(CpuDevice):
+    """Counts copies on the device, and never hands out images that somebody put there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies = 0
+        self.images: DeviceArray | None = None
+
+    def put(self, images: np.ndarray, *, after: int = 0) -> OnGpu:
+        """Return images on the device, behind some bytes of something else."""
+        whole = DeviceArray.empty(self, (after + images.nbytes,), np.uint8)
+        self.images = DeviceArray(whole.pointer + after, images.shape, images.dtype, whole)
+        self.images.fill(self, images)
+        return OnGpu(self.images)
+
+    def copy_across(self, source: Any, destination: Any) -> None:
+        self.copies += 1
+        super().copy_across(source, destination)
+
+    def copy_out(self, source: Any, destination: np.ndarray) -> None:
+        assert self.images is not None
+        assert destination.shape[1:] != self.images.shape[1:]
+        assert not 0 <= source.pointer - self.images.pointer < self.images.size
+        super().copy_out(source, destination)
+
+
+@pytest.fixture(scope="module")
+def one_class_explainer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `small_explainer`, but taken for a graph that hides how it depends on the batch."""
+    path = tmp_path_factory.mktemp("one-class") / "small.onnx"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "of_several_targets", lambda *_, **__: np.inf)
+        report = export_classifier(small_net(), path, input_size=32, mean=MEAN, std=STD)
+    assert not report.several_targets
+    return path
+
+
 @pytest.fixture(autouse=True)
 def host_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ONNX Runtime compute in the memory of the CPU in a GPU's place."""
@@ -56,6 +93,11 @@ def opened(path: Path, device: CpuDevice) -> Explainer:
 def photos(count: int, channels: int = 3) -> np.ndarray:
     generator = np.random.default_rng(1)
     return generator.integers(0, 256, (count, 32, 32, channels), dtype=np.uint8)
+
+
+def as_given(images: np.ndarray, dtype: type) -> np.ndarray:
+    """Return photos as images on a GPU may be."""
+    return images if dtype == np.uint8 else images.transpose(0, 3, 1, 2).astype(dtype)
 
 
 def assert_same(got: Explanation, truth: Explanation) -> None:
@@ -121,25 +163,44 @@ def test_images_on_the_device(small_explainer: Path, dtype: type) -> None:
     images = photos(5)
     with Explainer(small_explainer) as host:
         truth = host.explain(images, target=[0, 1, None, 3, 4], scales=SCALES)
-    given = images if dtype == np.uint8 else images.transpose(0, 3, 1, 2).astype(np.float32)
-
-    class NothingBack(CpuDevice):
-        def copy_out(self, source: Any, destination: np.ndarray) -> None:
-            assert destination.shape != given.shape
-            assert not shared <= source.pointer < shared + given.nbytes
-            super().copy_out(source, destination)
-
+    given = as_given(images, dtype)
     device = NothingBack()
-    on_gpu = OnGpu(DeviceArray.of(device, given))
+    on_gpu = device.put(given)
     shared = on_gpu.array.pointer
     with opened(small_explainer, device) as explainer:
         got = explainer.explain(on_gpu, target=[0, 1, None, 3, 4], scales=SCALES, batch_size=2)
     assert_same(got, truth)
+    assert device.copies == 0
     assert got.names == ("0", "1", "2", "3", "4")
     assert got.on_image(4).shape == (32, 32)
     assert got.photos[4].__cuda_array_interface__["data"][0] == shared + 4 * given[0].nbytes
     with pytest.raises(InputError, match="photo is on a GPU"):
         got.save("/nonexistent")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize(("file", "copies"), [("small_explainer", 0), ("one_class_explainer", 9)])
+def test_several_classes_of_images_on_the_device(
+    request: pytest.FixtureRequest, file: str, copies: int, dtype: type
+) -> None:
+    path: Path = request.getfixturevalue(file)
+    images, target = photos(5), [[1, 2], 3, [0, None, 4], [2], [1, 1]]
+    with Explainer(path) as host:
+        truth = host.explain(images, target=target, scales=SCALES)
+    device = NothingBack()
+    on_gpu = device.put(as_given(images, dtype), after=4)  # no row is aligned as engines want it
+    with opened(path, device) as explainer:
+        got = explainer.explain(on_gpu, target=target, scales=SCALES, batch_size=2)
+    assert_same(got, truth)
+    assert got.names == truth.names == ("0", "0", "1", "2", "2", "2", "3", "4", "4")
+    assert device.copies == copies  # with one class per image a row of each question
+
+
+def test_images_as_a_device_array(small_explainer: Path) -> None:
+    images, device = photos(2), CpuDevice()
+    with opened(small_explainer, device) as explainer:
+        got = explainer.explain(DeviceArray.of(device, images), scales=SCALES)
+        np.testing.assert_array_equal(got.maps, explainer.explain(images, scales=SCALES).maps)
 
 
 def test_images_on_the_device_of_another_form(small_explainer: Path) -> None:
@@ -170,14 +231,18 @@ def test_nan_in_the_logits(small_explainer: Path, tmp_path: Path) -> None:
         explainer.explain(photos(2), scales=SCALES)
 
 
-def test_memory_that_runs_out_is_freed(small_explainer: Path) -> None:
-    device = RecordingCpu()
+def test_memory_that_runs_out_is_freed(
+    small_explainer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, waited = RecordingCpu(), []
     with opened(small_explainer, device) as explainer:
         truth = explainer.explain(photos(4), scales=SCALES)
         assert device.held == 0
         device.limit = 200_000  # the images of the largest scale have 280,000 bytes
+        monkeypatch.setattr(device, "synchronise", lambda: waited.append(device.held))
         with pytest.raises(DeviceMemoryError):
             explainer.explain(photos(4), scales=SCALES)
+        assert len(waited) == 1  # for those who still read the images, which may be anybody's
         assert device.held == 0
         device.limit = 10**9
         again = explainer.explain(photos(4), scales=SCALES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from klieg.kernels.cuda.pyramid import pyramid
 from klieg.kernels.cuda.upsample import upsample
 from klieg.kernels.device.array import DeviceArray
 from klieg.kernels.device.replay import PLANS, ReplayDevice
-from klieg.methods.passes import Batch, Passes
+from klieg.methods.passes import Batch, DeviceBatch, Maps, Passes
 from klieg.methods.running import Running
 from recording_cpu import RecordingCpu
 
@@ -38,11 +39,12 @@ class Launching:
     def enqueue(
         self, images: DeviceArray, targets: DeviceArray, outputs: Sequence[str]
     ) -> list[DeviceArray]:
-        batch, size = images.shape[0], images.shape[2]
+        batch, channels, size = images.shape[:3]
         small = pyramid(self.kernels, images, size // 4)
-        planes = DeviceArray(small.pointer, (batch * 3, *small.shape[2:]), small.dtype, small)
+        cells = (batch * channels, *small.shape[2:])
+        planes = DeviceArray(small.pointer, cells, small.dtype, small)
         mean = upsample(self.kernels, planes, (1, 1), mode="bilinear", sigmoid=True)
-        logits = DeviceArray(mean.pointer, (batch, 3), mean.dtype, mean)
+        logits = DeviceArray(mean.pointer, (batch, channels), mean.dtype, mean)
         return [logits, small, small]
 
     def check(self, **_: Any) -> None:
@@ -65,6 +67,21 @@ def batch(seed: int, count: int = 2, target: int = -1) -> Batch:
     return Batch.single(images, np.full(count, target))
 
 
+def on_device(host: Batch, device: Any, *, dtype: type = np.float32) -> DeviceBatch:
+    """Return a batch with its images on a device, behind 4 bytes of something else."""
+    images = host.images if dtype == np.float32 else host.images.transpose(0, 2, 3, 1)
+    given = images.astype(dtype)
+    whole = DeviceArray.empty(device, (4 + given.nbytes,), np.uint8)
+    array = DeviceArray(whole.pointer + 4, given.shape, given.dtype, whole)
+    array.fill(device, given)
+    return DeviceBatch(array, host.targets, host.owner)
+
+
+def assert_equal(got: Maps, truth: Maps) -> None:
+    for name in ("raw", "maps", "logits", "targets", "scales_used", "degenerate"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(truth, name))
+
+
 def test_replayed_batches_equal_those_that_run() -> None:
     device = RecordingCpu()
     plain, replayed = running(CpuDevice()), running(ReplayDevice(device))
@@ -72,10 +89,75 @@ def test_replayed_batches_equal_those_that_run() -> None:
         target = seed % 3 - 1
         truth = plain(batch(seed, target=target), "cameras", (16, 24), {})
         got = replayed(batch(seed, target=target), "cameras", (16, 24), {})
-        for name in ("raw", "maps", "logits", "targets", "scales_used", "degenerate"):
-            np.testing.assert_array_equal(getattr(got, name), getattr(truth, name))
+        assert_equal(got, truth)
         assert truth.raw.std() > 0
         assert device.graphs == max(0, seed - 1)
+
+
+@pytest.mark.parametrize(
+    ("owner", "dtype"),
+    [([0, 1], np.float32), ([0, 0, 1], np.uint8)],
+    ids=["one class", "several classes"],
+)
+def test_images_on_the_device_are_replayed(owner: list[int], dtype: type) -> None:
+    device = RecordingCpu()
+    plain, replayed = running(CpuDevice()), running(ReplayDevice(device))
+    for seed in range(4):
+        images = batch(seed).images.astype(dtype).astype(np.float32)  # whole numbers for uint8
+        asked = Batch(images, np.arange(len(owner)), np.array(owner))
+        given = on_device(asked, device, dtype=dtype)
+        got = replayed(given, "cameras", (16, 24), {})
+        assert_equal(got, plain(asked, "cameras", (16, 24), {}))
+        # Whoever owns them may do with them what they like: the graph does not read here.
+        given.images.fill(device, np.full(given.images.shape, 255, dtype))
+        assert device.graphs == max(0, seed - 1)
+
+
+def test_images_are_copied_before_the_graph_and_waited_for() -> None:
+    class Noting(RecordingCpu):
+        noted: ClassVar[list[str]] = []
+
+        def copy_across(self, source: Any, destination: Any) -> None:
+            self.noted.append("copy")
+            super().copy_across(source, destination)
+
+        def copy_out(self, source: Any, destination: np.ndarray) -> None:
+            assert destination.shape != (2, 3, 16, 16)
+            super().copy_out(source, destination)
+
+        def launch(self, *arguments: Any, **options: Any) -> None:
+            self.noted.append("launch" if self.recording is None else "record")
+            super().launch(*arguments, **options)
+
+        def synchronise(self) -> None:
+            self.noted.append("wait")
+
+    device = Noting()
+    replayed = running(ReplayDevice(device))
+    for kinds in (
+        ["launch", "wait"],  # read where they lie
+        ["copy", "launch", "record", "wait"],
+        ["copy", "launch", "wait"],
+    ):
+        given = on_device(batch(0), device)
+        device.noted.clear()
+        replayed(given, "cameras", (16, 24), {})
+        assert [kind for kind, _ in groupby(device.noted)] == kinds
+        assert device.noted.count("copy") == kinds.count("copy")
+
+
+def test_images_from_both_places_share_a_graph_if_they_are_of_one_type() -> None:
+    device = RecordingCpu()
+    plain, replayed = running(CpuDevice()), running(ReplayDevice(device))
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 16)).astype(np.float32)
+    host = Batch.single(images, np.zeros(2, np.int64))  # [2, 16, 16, 16], channels first or last
+    for count, dtype in enumerate((np.float32, np.uint8) * 3):
+        truth = plain(on_device(host, CpuDevice(), dtype=dtype), "cameras", (16, 24), {})
+        got = replayed(on_device(host, device, dtype=dtype), "cameras", (16, 24), {})
+        assert_equal(got, truth)
+        assert device.graphs == max(0, count - 3)
+    assert_equal(replayed(host, "cameras", (16, 24), {}), plain(host, "cameras", (16, 24), {}))
+    assert device.graphs == 3
 
 
 def test_another_form_is_another_graph() -> None:

@@ -84,6 +84,11 @@ class FakeGpu:
         assert destination.nbytes <= source.size
         ctypes.memmove(destination.ctypes.data, source.pointer, destination.nbytes)
 
+    def copy_across(self, source: Buffer, destination: Buffer) -> None:
+        assert recording() is None
+        assert source.size <= destination.size
+        ctypes.memmove(destination.pointer, source.pointer, source.size)
+
     def synchronise(self) -> None:
         if self.lost:
             raise DeviceError("this GPU is lost: start a new process")

@@ -124,12 +124,9 @@ static int describe(int code, const char **name, const char **text) {
         if (errors[i].code == code) return *name = errors[i].name, *text = errors[i].text, 0;
     return INVALID_VALUE;
 }
-int cuGetErrorName(int code, const char **name) {
-    return describe(code, name, &(const char *){0});
-}
-int cuGetErrorString(int code, const char **text) {
-    return describe(code, &(const char *){0}, text);
-}
+static const char *unasked;
+int cuGetErrorName(int code, const char **name) { return describe(code, name, &unasked); }
+int cuGetErrorString(int code, const char **text) { return describe(code, &unasked, text); }
 
 /* ---- contexts, streams and events ---- */
 
@@ -218,6 +215,11 @@ int cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t size, Handle strea
 int cuMemcpyDtoHAsync_v2(void *to, Address from, size_t size, Handle stream) {
     ON(stream, "%zu bytes stream %zx", size, stream);
     return find(from, size) < 0 ? INVALID_VALUE : (memcpy(to, content + (from - MEMORY), size), 0);
+}
+int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t size, Handle stream) {
+    ON(stream, "%llx from %llx %zu bytes stream %zx", to, from, size, stream);
+    if (find(to, size) < 0 || find(from, size) < 0) return INVALID_VALUE;
+    return memcpy(content + (to - MEMORY), content + (from - MEMORY), size), 0;
 }
 int cuMemHostRegister_v2(void *address, size_t size, unsigned flags) {
     return add((Address)address, size, HOST);

@@ -176,6 +176,7 @@ def cuda_core(driver: Driver) -> dict[str, ModuleType]:
         cuCtxPopCurrent=returning(driver.pop),
         cuMemcpyHtoDAsync=returning(copy_in),
         cuMemcpyDtoHAsync=returning(copy_out),
+        cuMemcpyDtoDAsync=returning(driver.copy),
         cuDeviceGet=returning(lambda index: index),
         cuKernelSetAttribute=returning(
             lambda attribute, size, kernel, gpu: driver.call("shared", attribute, size, kernel)

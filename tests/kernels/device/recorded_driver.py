@@ -40,6 +40,7 @@ class Driver:
         self.failures: dict[str, int] = {}  # name of the call -> code of its next failure
         self.dead = 0
         self.memory: dict[int, bytearray] = {}
+        self.allocations = 0
         self.contexts: list[int] = []  # the stack of current ones
         self.locations: dict[int, int] = {}  # address of somebody else's memory -> its GPU
         self.pinned: set[int] = set()
@@ -68,7 +69,8 @@ class Driver:
 
     def allocate(self, size: int) -> int:
         self.call("allocate", size)
-        pointer = 0x7F00_0000_0000 + 0x1000 * (len(self.record) + 1)
+        self.allocations += 1
+        pointer = 0x7F00_0000_0000 + 0x1000 * self.allocations
         self.memory[pointer] = bytearray(b"\xff" * size)
         return pointer
 
@@ -83,6 +85,16 @@ class Driver:
     def read(self, pointer: int, size: int, stream: int) -> bytes:
         self.call("read", pointer, size, stream)
         return bytes(self.memory[pointer][:size])
+
+    def copy(self, target: int, source: int, size: int, stream: int) -> None:
+        self.call("copy", target, source, size, stream)
+        self._at(target, size)[:] = self._at(source, size)
+
+    def _at(self, pointer: int, size: int) -> memoryview:
+        for start, content in self.memory.items():
+            if start <= pointer <= pointer + size <= start + len(content):
+                return memoryview(content)[pointer - start :][:size]
+        raise AssertionError(f"{size} bytes at {pointer:x} are not allocated")
 
     def launch(
         self, kernel: str, grid: Any, block: Any, shared: int, args: Any, stream: int

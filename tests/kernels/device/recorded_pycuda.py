@@ -123,6 +123,9 @@ def pycuda(driver: Driver) -> dict[str, ModuleType]:
         data = driver.read(pointer, target.nbytes, stream.handle)
         target[...] = np.frombuffer(data, target.dtype).reshape(target.shape)
 
+    def copy_across(target: int, source: int, size: int, stream: Stream) -> None:
+        driver.copy(target, source, size, stream.handle)
+
     drv = module(
         "pycuda.driver",
         Error=Error,
@@ -135,5 +138,6 @@ def pycuda(driver: Driver) -> dict[str, ModuleType]:
         module_from_buffer=raising(load),
         memcpy_htod_async=raising(copy_in),
         memcpy_dtoh_async=raising(copy_out),
+        memcpy_dtod_async=raising(copy_across),
     )
     return {"pycuda": module("pycuda", driver=drv, VERSION_TEXT="2026.1"), "pycuda.driver": drv}

@@ -43,8 +43,48 @@ def test_a_pinned_array_is_waited_for(driver, device):
 
 def test_an_empty_array_is_not_copied(driver, device):
     array = np.zeros((0, 3), np.float32)
-    assert DeviceArray.of(device, array).to_host(device).shape == (0, 3)
-    assert {"write", "read"}.isdisjoint(driver.names())
+    there = DeviceArray.of(device, DeviceArray.of(device, array))
+    assert there.to_host(device).shape == (0, 3)
+    assert {"write", "copy", "read"}.isdisjoint(driver.names())
+
+
+def test_rows_are_copied_on_the_device_without_waiting(driver, device):
+    array = np.arange(12, dtype=np.float32).reshape(4, 3)
+    there = DeviceArray.of(device, array)
+    driver.record.clear()
+    part = DeviceArray.of(device, there.rows(1, 2))
+    assert driver.names() == ["allocate", "copy"]
+    assert ("copy", part.pointer, there.pointer + 12, 24, device.stream) in driver.record
+    picked = there.gathered(device, [2, 0, 2])
+    assert driver.names()[2:] == ["allocate", "copy", "copy", "copy"]
+    np.testing.assert_array_equal(part.to_host(device), array[1:3])
+    np.testing.assert_array_equal(picked.to_host(device), array[[2, 0, 2]])
+
+
+def test_rows_lie_within_the_array(driver, device):
+    array = DeviceArray.empty(device, (4, 3), np.float32)
+    driver.record.clear()
+    assert array.rows(4, 0).size == 0
+    for start, count in ((-1, 1), (4, 1), (0, 5), (2, -1)):
+        with pytest.raises(InputError, match=r"but the array on the GPU is \[4, 3\]"):
+            array.rows(start, count)
+    assert driver.record == []
+
+
+def test_memory_of_others_is_copied(driver, device):
+    driver.memory[0x7EEE_0000] = bytearray(b"abcdefgh")
+    theirs = DeviceArray(0x7EEE_0001, (4,), np.dtype(np.uint8), owner=object())
+    assert DeviceArray.of(device, theirs).to_host(device).tobytes() == b"bcde"
+
+
+def test_a_copy_on_the_device_that_does_not_fit_is_refused_before_it(driver, device):
+    buffer, small = device.allocate(64), device.allocate(16)
+    driver.record.clear()
+    with pytest.raises(InputError, match=r"64 bytes .* but the destination there has 16: allocate"):
+        device.copy_across(buffer, small)
+    assert driver.record == []
+    device.copy_across(small, buffer)
+    assert driver.names() == ["copy"]
 
 
 def test_contexts_are_put_back(driver, device, kernel):

@@ -33,6 +33,7 @@ def test_after_a_fatal_failure_every_call_names_it(driver, device, kernel, code)
         lambda: device.allocate(4),
         lambda: device.copy_in(np.zeros(1), buffer),
         lambda: device.copy_out(buffer, np.zeros(1)),
+        lambda: device.copy_across(buffer, buffer),
         lambda: device.load(FATBIN),
         lambda: device.launch(kernel, (1, 1, 1), 1, []),
         lambda: device.wait_for(3),
@@ -59,12 +60,26 @@ def test_a_fatal_failure_lets_go_of_all_memory(driver, device, kernel):
     assert driver.record == []
 
 
+def test_a_copy_on_the_device_fails_as_the_driver_says(driver, device):
+    source, destination = device.allocate(8), device.allocate(8)
+    driver.failures["copy"] = 1
+    with pytest.raises(DeviceError, match=r"copying 8 bytes on the GPU failed: .*still be used"):
+        device.copy_across(source, destination)
+    device.copy_across(source, destination)
+    driver.failures["copy"] = 700
+    with pytest.raises(DeviceError, match=r"copying 8 bytes .*\(700\): the GPU refuses all"):
+        device.copy_across(source, destination)
+
+
 def test_a_closed_device_says_so(driver, device):
+    buffer = device.allocate(4)
+    driver.record.clear()
     device.close()
     device.close()
     assert driver.names() == ["sync"]
-    with pytest.raises(DeviceError, match="is closed: open it again"):
-        device.allocate(4)
+    for call in (lambda: device.allocate(4), lambda: device.copy_across(buffer, buffer)):
+        with pytest.raises(DeviceError, match="is closed: open it again"):
+            call()
 
 
 def test_a_forked_process_cannot_use_it(driver, device, monkeypatch):
@@ -85,5 +100,9 @@ def test_two_devices_do_not_mix(driver, package, device, kernel):
         device.copy_in(np.zeros(1, np.float32), buffer)
     with pytest.raises(DeviceError, match=said):
         array.to_host(device)
+    own = device.allocate(4)
+    for source, destination in ((array, own), (own, array)):
+        with pytest.raises(DeviceError, match=said):
+            device.copy_across(source, destination)
     with pytest.raises(DeviceError, match=rf"the kernel belongs to device {package}:0"):
         other.launch(kernel, (1, 1, 1), 1, [])

@@ -37,6 +37,7 @@ class TestGraphs:
                 lambda: device.allocate(4),
                 lambda: device.copy_in(np.zeros(1, np.float32), buffer),
                 lambda: device.copy_out(buffer, np.zeros(1, np.float32)),
+                lambda: device.copy_across(buffer, buffer),
                 device.synchronise,
                 lambda: device.capture().__enter__(),
             ):

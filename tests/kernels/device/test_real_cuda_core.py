@@ -58,6 +58,14 @@ def test_copies(steps):
     ]
     copy_out = ["cuMemcpyDtoHAsync 24 bytes stream 5000", "cuStreamSynchronize stream 5000"]
     assert steps["copying"] == [*copy_in, *copy_out, "[0. 1. 2. 3. 4. 5.]"]
+    assert steps["copying on the GPU"] == [
+        "cuMemcpyDtoDAsync 7f0000000004 from 7f0000000010 8 bytes stream 5000",
+        *copy_out,
+        "[0. 4. 5. 3. 4. 5.]",
+    ]
+    asked, said = steps["copying on the GPU in vain"]
+    assert asked == "cuMemcpyDtoDAsync 7f0000000000 from 7e0000000000 8 bytes stream 5000"
+    assert re.match(r"DeviceError: .*copying 8 bytes on the GPU failed: .*still be used", said)
     assert steps["copying pinned memory"] == [copy_in[1], copy_out[1]]
     freed = "cuMemFreeAsync 7f0000000100 stream 5000"
     assert steps["copying in a thread"] == [*copy_in, *copy_out, freed, "[0. 1. 2. 3. 4. 5.]"]
