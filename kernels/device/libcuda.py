@@ -76,7 +76,7 @@ class Libcuda:
         """Load the driver.
 
         Raises:
-            DeviceError: there is no driver on this machine.
+            DeviceError: there is no driver on this machine, or one that lacks a function.
             LibcudaError: it cannot be initialised, for example because there is no GPU.
         """
         name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
@@ -88,7 +88,13 @@ class Libcuda:
                 "expected driver 580 or newer: install it, or use backend='onnxruntime'"
             ) from error
         for function, arguments in _SIGNATURES.items():
-            getattr(self._library, function).argtypes = arguments
+            try:
+                getattr(self._library, function).argtypes = arguments
+            except AttributeError as error:
+                raise DeviceError(
+                    f"the NVIDIA driver on this machine ({name}) has no {function}, expected "
+                    "driver 580 or newer: update it, or use backend='onnxruntime'"
+                ) from error
         self._call("cuInit", 0)
 
     def cuda_version(self) -> tuple[int, int]:

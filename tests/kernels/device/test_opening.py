@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,6 +50,12 @@ def test_an_old_driver_and_a_missing_gpu(driver, package):
     with pytest.raises(DeviceError, match=r"supports CUDA 12.8, expected at least 13.0.*580"):
         open_device(package)
     assert driver.record == []
+
+
+def test_a_driver_that_lacks_a_function(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(cuInit=SimpleNamespace()))
+    with pytest.raises(DeviceError, match=r"has no cuDriverGetVersion, expected driver 580"):
+        open_device("cuda.core")
 
 
 def test_a_driver_that_does_not_start(monkeypatch):
