@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
+from klieg.cli.engine import engine_options, open_explainer
 from klieg.cli.failure import reported
 
 if TYPE_CHECKING:
@@ -30,10 +31,6 @@ TUNED_ALLOCATOR: Final = {
     "MALLOC_TRIM_THRESHOLD_": "16000000000",
 }
 """glibc keeps freed memory: the published form spends most of its time in page faults otherwise."""
-
-
-MANY: Final = 8
-"""Images of the larger batch."""
 
 
 @click.command(short_help="Measure what an explanation costs here.")
@@ -52,29 +49,49 @@ MANY: Final = 8
 )
 @click.option("--layer", help="The layer for --published. Default: the last feature map.")
 @click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Images of the larger batch.",
+)
+@engine_options
 def bench(
     explainer: Path,
     classifier: Path | None,
     published: str | None,
     layer: str | None,
     repeat: int,
-    threads: int | None,
+    batch_size: int,
+    **engine: Any,
 ) -> None:
     """Measure the explainer file EXPLAINER: one image, every scale counted.
 
-    Times are the best of all repeats, taken in turn; read the ratios, not the seconds.
+    Times are the best of all repeats, taken in turn; read the ratios, not the seconds. With
+    --device, from photos to maps on the GPU beside the passes alone, of one image and of a batch.
     """
     with reported():
-        from klieg.explainer import Explainer
+        if engine["device"] is not None:
+            if classifier or published:
+                raise click.UsageError(
+                    "--classifier and --published compare on the processor: leave them out, or "
+                    "leave out --device"
+                )
+            from klieg.cli.bench_on_device import bench_on_device
 
-        with Explainer(explainer, threads=threads) as opened:
-            seconds, peak = _measure(opened, classifier, repeat, threads)
+            bench_on_device(
+                explainer, batch_size=batch_size, timed=partial(_timed, repeat=repeat), **engine
+            )
+            return
+        with open_explainer(explainer, **engine) as opened:
+            seconds, peak = _measure(opened, classifier, repeat, engine["threads"])
             sizes = opened.info.scales
-            rates = _images_per_second(opened, repeat) if "mask" in opened.outputs else {}
+            has_mask = "mask" in opened.outputs
+            rates = _images_per_second(opened, repeat, batch_size) if has_mask else {}
     _print(seconds, peak, len(sizes))
     if rates:
-        _print_rates(rates)
+        _print_rates(rates, batch_size)
     if published is not None:
         _print_published(published, layer, sizes, min(seconds["cameras"]), peak)
 
@@ -122,20 +139,22 @@ def _measure(
     return _timed(activities, repeat), peak
 
 
-def _images_per_second(explainer: Explainer, repeat: int) -> dict[str, list[float]]:
-    """Return images per second from photo to map of some methods, alone and in a batch of `MANY`.
+def _images_per_second(
+    explainer: Explainer, repeat: int, batch_size: int
+) -> dict[str, list[float]]:
+    """Return images per second from photo to map of some methods, alone and in a batch.
 
     CAMERAS counts every scale, as a class is asked for.
     """
     size, sizes = explainer.info.input_size, explainer.info.scales
-    batches = [_photos(count, size) for count in (1, MANY)]
+    batches = [_photos(count, size) for count in (1, batch_size)]
     calls: dict[str, Callable[[NDArray[np.uint8]], object]] = {
-        "CASM": lambda photos: explainer.explain(photos, method="casm", batch_size=MANY),
+        "CASM": lambda photos: explainer.explain(photos, method="casm", batch_size=batch_size),
         "Grad-CAM": lambda photos: explainer.explain(
-            photos, method="gradcam", target=0, batch_size=MANY
+            photos, method="gradcam", target=0, batch_size=batch_size
         ),
         f"CAMERAS, {len(sizes)} scales": lambda photos: explainer.explain(
-            photos, target=0, scales=sizes, batch_size=MANY
+            photos, target=0, scales=sizes, batch_size=batch_size
         ),
     }
     activities: dict[tuple[str, int], Callable[[], object]] = {
@@ -144,7 +163,7 @@ def _images_per_second(explainer: Explainer, repeat: int) -> dict[str, list[floa
         for photos in batches
     }
     best = {name: min(samples) for name, samples in _timed(activities, repeat).items()}
-    return {title: [count / best[title, count] for count in (1, MANY)] for title in calls}
+    return {title: [count / best[title, count] for count in (1, batch_size)] for title in calls}
 
 
 def _timed(activities: Mapping[Name, Callable[[], object]], repeat: int) -> dict[Name, list[float]]:
@@ -204,8 +223,8 @@ def _print(seconds: dict[str, list[float]], peak: float, scales: int) -> None:
     click.echo(f"peak memory of this process with one map: {peak:.0f} MiB")
 
 
-def _print_rates(rates: Mapping[str, Sequence[float]]) -> None:
-    click.echo(f"{'images per second':<28}{'batch of 1':>14}{f'batch of {MANY}':>14}")
+def _print_rates(rates: Mapping[str, Sequence[float]], batch_size: int) -> None:
+    click.echo(f"{'images per second':<28}{'batch of 1':>14}{f'batch of {batch_size}':>14}")
     for title, (one, many) in rates.items():
         click.echo(f"{title:<28}{one:>14.1f}{many:>14.1f}")
 

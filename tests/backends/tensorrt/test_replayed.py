@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from fake_gpu import FakeGpu, recording
 from fake_tensorrt import names
 
@@ -15,7 +16,9 @@ from cpu_device import CpuDevice
 from klieg import Explainer
 from klieg.backends.tensorrt.backend import TensorRTBackend
 from klieg.backends.tensorrt.cache import EngineCache, Entry
-from klieg.kernels.device import Argument, Kernel, Module
+from klieg.cli import main
+from klieg.explainer_file import read_explainer
+from klieg.kernels.device import Argument, Kernel, Module, opening
 from klieg.kernels.device.replay import PLANS
 
 Put = Callable[..., Entry]
@@ -108,3 +111,26 @@ def test_contexts_die_with_their_layout(
     assert isinstance(backend, TensorRTBackend)
     (engine,) = backend._engines.values()
     assert len(engine._laid_out) == PLANS
+
+
+def test_bench_measures_the_replay(
+    put: Put, gpu: LaunchingGpu, cache: EngineCache, small_explainer: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    put(*read_explainer(small_explainer).info.scales, max_batch=2)
+    monkeypatch.setattr(opening, "open_device", lambda _: gpu)
+    result = CliRunner().invoke(
+        main,
+        ["bench", str(small_explainer), "--backend", "tensorrt", "--device", "cuda.core",
+         "--engines", str(cache.folder), "--repeat", "1", "--batch-size", "2"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    rows = [line[:32].rstrip() for line in result.output.splitlines()]
+    assert "CAMERAS, the same replayed" in rows
+    refused = CliRunner().invoke(
+        main,
+        ["bench", str(small_explainer), "--backend", "tensorrt", "--device", "cuda.core",
+         "--engines", str(cache.folder), "--batch-size", "3"],
+    )  # fmt: skip
+    assert refused.exit_code == 1
+    assert "klieg build" in refused.stderr
