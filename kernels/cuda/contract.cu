@@ -23,6 +23,17 @@ struct Window {
     int slot;           // of the first one in the tile's list
 };
 
+// A pixel of the tile.
+struct Place {
+    int x, y;
+    __device__ Place(int pixel, int wide) : x(pixel % wide), y(pixel / wide) {}
+    __device__ void advance(int wide) {  // to the thread's next one
+        x += THREADS % wide;
+        y += THREADS / wide;
+        if (x >= wide) x -= wide, ++y;
+    }
+};
+
 // The scales that count, with their columns of cells one after another.
 struct Counted {
     int scales;                 // how many
@@ -31,14 +42,15 @@ struct Counted {
     Column columns[COLUMNS];
 };
 
-// Fill in the windows of all scales and where the channels of every slot begin; return how many
-// slots there are.
+// Fill in the windows of all scales, empty where one does not count, and where the channels of every
+// slot begin; return how many slots there are.
 template <typename Element>
-__device__ int list_cells(const unsigned long long* stacks, const int* grids, int scales,
-                          size_t pitch, int image, int question, int tile, int height, int width,
-                          int top, int left, Window* windows, const Element** lines) {
+__device__ int list_cells(const unsigned long long* stacks, const int* grids, const int* used,
+                          int scales, size_t pitch, int image, int question, int tile, int height,
+                          int width, int top, int left, Window* windows, const Element** lines) {
     const int own = int(threadIdx.x);
-    if (own < scales) {
+    if (own < scales) windows[own] = {};
+    if (own < scales && used[own]) {
         const int rows = grids[2 * own], columns = grids[2 * own + 1];
         const int bottom = min(top + tile, height) - 1, right = min(left + tile, width) - 1;
         const int row = bilinear_taps(top, rows, height).lower;
@@ -79,11 +91,13 @@ __device__ void fetch(const typename Gram::Element* const* lines, typename Gram:
                       int cells, int channel) {
     constexpr int PIECE = 16 / int(sizeof(typename Gram::Element));
     constexpr int PIECES = Gram::STEP / PIECE;
-    for (int i = int(threadIdx.x); i < 2 * CELLS * PIECES; i += THREADS) {
-        const int piece = i % PIECES, line = i / PIECES;
-        if (line % CELLS < cells) {
-            __pipeline_memcpy_async(stage + line * Gram::PITCH + piece * PIECE,
-                                    lines[line] + channel + piece * PIECE, 16);
+    const int piece = int(threadIdx.x % PIECES) * PIECE, own = int(threadIdx.x / PIECES);
+    stage += own * Gram::PITCH + piece;
+#pragma unroll
+    for (int first = 0; first < 2 * CELLS; first += THREADS / PIECES) {
+        if (own + first % CELLS < cells) {
+            __pipeline_memcpy_async(stage + first * Gram::PITCH,
+                                    lines[own + first] + channel + piece, 16);
         }
     }
     __pipeline_commit();
@@ -94,9 +108,11 @@ template <typename Gram>
 __device__ void multiply(Gram& gram, const typename Gram::Element* const* lines,
                          typename Gram::Element* stages, int cells, int first, int last) {
     constexpr int STAGE = 2 * CELLS * Gram::PITCH;  // two take turns: filled and multiplied
-    static_assert(2 * STAGE * sizeof(typename Gram::Element) <= MEMORY, "two stages");
-    for (int i = int(threadIdx.x); i < 2 * STAGE; i += THREADS) {
-        stages[i] = typename Gram::Element(0.0f);
+    constexpr int PIECES = 2 * STAGE * int(sizeof(typename Gram::Element)) / 16;
+    static_assert(16 * PIECES <= MEMORY && PIECES % THREADS == 0, "two stages, zeroed in pieces");
+#pragma unroll
+    for (int i = 0; i < PIECES; i += THREADS) {
+        reinterpret_cast<float4*>(stages)[i + threadIdx.x] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
     __syncthreads();  // slots without a cell stay 0
     fetch<Gram>(lines, stages, cells, first * Gram::STEP);
@@ -148,18 +164,19 @@ __device__ void contract(const unsigned long long* stacks, const int* grids, con
     const int across = (width + tile - 1) / tile;
     const int top = int(blockIdx.x) / across * tile, left = int(blockIdx.x) % across * tile;
     const int share = int(blockIdx.y), question = int(blockIdx.z);
-    const int cells = list_cells(stacks, grids, scales, size_t(padded) + TAIL,
+    used += size_t(question) * scales;
+    const int cells = list_cells(stacks, grids, used, scales, size_t(padded) + TAIL,
                                  question / questions, question, tile, height, width, top, left,
                                  windows, lines);
-    list_columns(used + size_t(question) * scales, scales, windows, counted);
+    list_columns(used, scales, windows, counted);
 
     Gram gram;
     gram.clear();
     multiply(gram, lines, reinterpret_cast<Element*>(memory), cells, share * steps,
              min((share + 1) * steps, padded / Gram::STEP));
 
-    float* band = reinterpret_cast<float*>(memory);  // [32, 128] of gradients, activations
-    float* units = band + BAND * CELLS;              // [2, 128] of activations, gradients
+    float* band = reinterpret_cast<float*>(memory);  // [BAND, ROW] of gradients, activations
+    float* units = band + BAND * ROW;                // [2, 128] of activations, gradients
     Tap* down = reinterpret_cast<Tap*>(units + 2 * CELLS);  // [scales that count, tile]
     Tap* right = down + counted.scales * tile;              // likewise
     float* narrow = reinterpret_cast<float*>(right + counted.scales * tile);
@@ -187,14 +204,13 @@ __device__ void contract(const unsigned long long* stacks, const int* grids, con
     float sums[PIXELS] = {};
     const int high = min(tile, height - top), wide = min(tile, width - left);
     const int columns = counted.first[counted.scales];
+#pragma unroll 1
     for (int first = 0; first < cells; first += BAND) {
-        gram.store(band, first / BAND, cells);
+        gram.store(band, first / BAND);
         __syncthreads();
-        for (int i = int(threadIdx.x); i < BAND * CELLS; i += THREADS) {
-            const int row = first + i / CELLS, column = i % CELLS;
-            if (row < cells && column < cells) band[i] = band[i] * units[column] * units[CELLS + row];
-        }
+        scale_band(band, units, first, cells);
         int scale = counted.scales, last = 0;  // those with a cell in this band
+        #pragma unroll 1
         for (int i = 0; i < counted.scales; ++i) {
             const Window& window = windows[counted.scale[i]];
             if (window.slot < first + BAND && window.slot + window.rows * window.columns > first) {
@@ -202,35 +218,35 @@ __device__ void contract(const unsigned long long* stacks, const int* grids, con
                 last = i + 1;
             }
         }
-        const int from = scale < last ? counted.first[scale] : 0;
-        const int to = scale < last ? counted.first[last] : 0;
-        const int most = to > from ? room / ((to - from) * columns) : high;  // rows of pixels at once
+        const int from = counted.first[scale], to = counted.first[last];
+        const int turns = (high - 1) / (room / ((to - from) * columns)) + 1;
+        const int most = (high - 1) / turns + 1;  // rows of pixels in a turn
         __syncthreads();
-        for (int y = 0; to > from && y < high; y += most) {
+#pragma unroll 1
+        for (int y = 0; y < high; y += most) {
             const int rows = min(most, high - y);
+            Place pixel(int(threadIdx.x), wide);
             sum_rows(band, first, counted.columns, columns, from, to, down, tile, y, rows, narrow);
             __syncthreads();
 #pragma unroll
-            for (int i = 0; i < PIXELS; ++i) {
-                const int pixel = i * THREADS + int(threadIdx.x), row = pixel / wide - y;
+            for (int i = 0; i < PIXELS; ++i, pixel.advance(wide)) {
+                const int row = pixel.y - y;
                 if (row >= 0 && row < rows) {
                     sums[i] += sum_columns(narrow + row * (to - from) * columns, columns, from,
-                                           right, tile, pixel % wide, scale, last, counted.scales);
+                                           right, tile, pixel.x, scale, last, counted.scales);
                 }
             }
             __syncthreads();
         }
     }
+    Place pixel(int(threadIdx.x), wide);
+    part += (size_t(share) * gridDim.z + question) * height * width;
 #pragma unroll
-    for (int i = 0; i < PIXELS; ++i) {
-        const int pixel = i * THREADS + int(threadIdx.x);
-        const int y = top + pixel / wide, x = left + pixel % wide;
-        if (pixel < high * wide) {
-            const size_t map = size_t(share) * gridDim.z + question;
-            part[(map * height + y) * width + x] = sums[i];
-        }
+    for (int i = 0; i < PIXELS; ++i, pixel.advance(wide)) {
+        if (pixel.y < high) part[size_t(top + pixel.y) * width + left + pixel.x] = sums[i];
     }
 }
+
 // Grid: tiles of the map, shares of `steps` steps of channels, questions. pack.cu makes the stacks: of
 // activations [B, cells, ...], of gradients [B * questions, cells, ...].
 extern "C" __global__ void __launch_bounds__(THREADS) klieg_contract_f32(
@@ -239,7 +255,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) klieg_contract_f32(
     const int* used,                   // [B * questions, scales]
     float* part,                       // [shares, B * questions, height, width]
     int scales, int padded, int questions, int tile, int height, int width, int steps) {
-    contract<PlainGram>(stacks, grids, used, part, scales, padded, questions, tile, height, width, steps);
+    contract<PlainGram>(stacks, grids, used, part, scales, padded, questions, tile, height, width,
+                        steps);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) klieg_contract_f16(
@@ -248,7 +265,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) klieg_contract_f16(
     const int* used,                   // [B * questions, scales]
     float* part,                       // [shares, B * questions, height, width]
     int scales, int padded, int questions, int tile, int height, int width, int steps) {
-    contract<TensorGram>(stacks, grids, used, part, scales, padded, questions, tile, height, width, steps);
+    contract<TensorGram>(stacks, grids, used, part, scales, padded, questions, tile, height, width,
+                         steps);
 }
 
 // Add the shares and divide by the number of counted scales, squared: both means of CAMERAS.

@@ -19,10 +19,12 @@ COLUMNS: Final = 64
 """Columns of cells that a tile may touch, likewise."""
 SCALES: Final = 16
 """Scales at most: contract.cu."""
-TILES: Final = (32, 28, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 1)
-"""Sides of tiles to choose from, in pixels; the largest that touches few enough cells is taken."""
+LARGEST_TILE: Final = 32
+"""Pixels along a side: contract.cu."""
 BLOCKS: Final = 264
-"""Channels are shared out to as many blocks as run at once: two on each of 132 multiprocessors."""
+"""Channels are shared out to as many blocks as run at once where there are 132 multiprocessors."""
+LARGEST_GRID: Final = 65_535
+"""Blocks along any but the first axis of a launch."""
 LEAST_STEPS: Final = 8
 """Steps of channels that are worth a block."""
 PACKING_CELLS: Final = 16
@@ -181,6 +183,11 @@ class Contraction:
             raise OptionError(
                 f"{shapes}, expected [B, K, h, w] and [B * {self._questions}, K, h or 1, w or 1]"
             )
+        if activation.shape[0] + gradient.shape[0] > LARGEST_GRID:
+            raise OptionError(
+                f"{shapes}, expected at most {LARGEST_GRID:,} images and maps: "
+                "compute smaller batches"
+            )
         if activation.dtype != gradient.dtype or activation.dtype not in (np.float32, np.float16):
             raise OptionError(
                 f"activation is {activation.dtype} and gradient {gradient.dtype}, expected both "
@@ -199,7 +206,7 @@ class Contraction:
 
 def largest_tile(grids: Sequence[tuple[int, int]], size: tuple[int, int]) -> int:
     """Return the side of the largest tile of pixels whose cells and columns the kernel can hold."""
-    for tile in TILES:
+    for tile in range(LARGEST_TILE, 0, -1):
         columns = sum(_touched(width, size[1], tile) for _, width in grids)
         if touched_cells(grids, size, tile).max() <= CELLS and np.max(columns) <= COLUMNS:
             return tile

@@ -9,6 +9,7 @@
 
 constexpr int CELLS = 128;  // rows and columns of the Gram matrix
 constexpr int BAND = 32;    // rows that are stored at once
+constexpr int ROW = CELLS + 8;  // floats of a stored row: threads of a warp meet different banks
 
 // Every thread multiplies 8 x 8 pairs of cells in float32.
 struct PlainGram {
@@ -41,14 +42,14 @@ struct PlainGram {
         }
     }
 
-    __device__ void store(float* gram, int band, int) const {
+    __device__ void store(float* gram, int band) const {
         const int row = int(threadIdx.x) / STRIDE, column = int(threadIdx.x) % STRIDE;
 #pragma unroll
         for (int i = 0; i < SIDE; ++i) {
             if (i * STRIDE / BAND != band) continue;
 #pragma unroll
             for (int j = 0; j < SIDE; ++j) {
-                gram[(row + i * STRIDE % BAND) * CELLS + column + j * STRIDE] = sums[i][j];
+                gram[(row + i * STRIDE % BAND) * ROW + column + j * STRIDE] = sums[i][j];
             }
         }
     }
@@ -77,45 +78,41 @@ struct TensorGram {
         }
     }
 
-    // Squares without a cell are left out: a warp decides as one.
+    // A warp without cells waits. Squares without a cell hold zeros: to leave them out would cost more
+    // addresses than it saves products.
     __device__ void add(const __half* w, const __half* a, int cells) {
+        if (first_row() >= cells || first_column() >= cells) return;
+        w += first_row() * PITCH;
+        a += first_column() * PITCH;
 #pragma unroll
         for (int k = 0; k < STEP; k += SQUARE) {
             Right right[ACROSS];
 #pragma unroll
             for (int j = 0; j < ACROSS; ++j) {
-                const int column = first_column() + j * SQUARE;
-                if (column < cells) {
-                    nvcuda::wmma::load_matrix_sync(right[j], a + column * PITCH + k, PITCH);
-                }
+                nvcuda::wmma::load_matrix_sync(right[j], a + j * SQUARE * PITCH + k, PITCH);
             }
 #pragma unroll
             for (int i = 0; i < DOWN; ++i) {
-                const int row = first_row() + i * SQUARE;
-                if (row >= cells || first_column() >= cells) continue;
                 Left left;
-                nvcuda::wmma::load_matrix_sync(left, w + row * PITCH + k, PITCH);
+                nvcuda::wmma::load_matrix_sync(left, w + i * SQUARE * PITCH + k, PITCH);
 #pragma unroll
                 for (int j = 0; j < ACROSS; ++j) {
-                    if (first_column() + j * SQUARE < cells) {
-                        nvcuda::wmma::mma_sync(sums[i][j], left, right[j], sums[i][j]);
-                    }
+                    nvcuda::wmma::mma_sync(sums[i][j], left, right[j], sums[i][j]);
                 }
             }
         }
     }
 
-    __device__ void store(float* gram, int band, int cells) const {
+    __device__ void store(float* gram, int band) const {
 #pragma unroll
         for (int i = 0; i < DOWN; ++i) {
             const int row = first_row() + i * SQUARE;
-            if (row / BAND != band || row >= cells) continue;
+            if (row / BAND != band) continue;
 #pragma unroll
             for (int j = 0; j < ACROSS; ++j) {
-                const int column = first_column() + j * SQUARE;
-                if (column >= cells) continue;
-                nvcuda::wmma::store_matrix_sync(gram + row % BAND * CELLS + column, sums[i][j],
-                                                CELLS, nvcuda::wmma::mem_row_major);
+                nvcuda::wmma::store_matrix_sync(
+                    gram + row % BAND * ROW + first_column() + j * SQUARE, sums[i][j], ROW,
+                    nvcuda::wmma::mem_row_major);
             }
         }
     }

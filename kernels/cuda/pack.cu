@@ -3,7 +3,7 @@
 //
 // Packed as float16 a cell's channels share an exponent: the largest is put near the upper end of
 // float16's range, by a power of two, and the unit is that power's inverse. Each keeps 11 significant
-// bits, as tensor cores keep of float32, but those below 2^-29 of the cell's largest.
+// bits, as tensor cores keep of float32, but those below 2^-28 of the cell's largest.
 #include <cuda_fp16.h>
 
 constexpr int THREADS = 1024;
@@ -13,7 +13,7 @@ constexpr int HELD = 32;                 // channels that a thread keeps in regi
 constexpr int PART = HELD * SLICES;      // channels that are read at once
 constexpr int WIDE = 4;                  // channels that a thread writes at once
 constexpr int GROUP = WIDE * SLICES;     // channels that are transposed at once
-constexpr int PITCH = GROUP + WIDE;      // keeps threads of a warp in different banks
+constexpr int PITCH = GROUP + WIDE;      // keeps float16 of a warp in different banks
 
 __device__ inline float as_float(float value) { return value; }
 __device__ inline float as_float(__half value) { return __half2float(value); }

@@ -19,7 +19,7 @@ __device__ inline float number(__half cell) { return __half2float(cell); }
 template <typename Cell>
 __device__ inline float value(Cell cell, int sigmoid) {
     const float plain = number(cell);
-    return sigmoid ? 1.0f / (1.0f + expf(-plain)) : plain;
+    return sigmoid ? __fdividef(1.0f, 1.0f + __expf(-plain)) : plain;
 }
 
 // One step of a linear blend. As share < 1, rounding never takes it out of the two values' range.

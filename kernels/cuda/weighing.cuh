@@ -18,33 +18,53 @@ struct Column {
     short offset;  // from the first column of that scale
 };
 
+constexpr int WARPS = 8;  // of a block
+constexpr int TEAM = 2;   // warps that share a row of pixels
+
+// Multiply a band of the Gram matrix, of gradients from `first` on, by its cells' units.
+__device__ inline void scale_band(float* band, const float* units, int first, int cells) {
+    const int column = int(threadIdx.x % CELLS), above = int(threadIdx.x / CELLS);
+    if (column >= cells) return;
+    const float own = units[column];
+    const float* others = units + CELLS + first + above;
+    float* cell = band + above * ROW + column;
+#pragma unroll
+    for (int row = 0; row < BAND; row += 32 * WARPS / CELLS) {
+        if (first + above + row < cells) cell[row * ROW] = cell[row * ROW] * own * others[row];
+    }
+}
+
 // narrow[y, w, a] for columns of gradients w from `from` up to `to` and all columns of activations a,
-// of `rows` rows of pixels. `band` [BAND, CELLS] holds slots of gradients from `first` on.
+// of `rows` rows of pixels. `band` [BAND, ROW] holds slots of gradients from `first` on.
 __device__ inline void sum_rows(const float* band, int first, const Column* columns, int count,
                                 int from, int to, const Tap* taps, int tile, int top, int rows,
                                 float* narrow) {
-    const int lane = int(threadIdx.x) % 32, lines = rows * (to - from);
+    const int lane = int(threadIdx.x % 32), warp = int(threadIdx.x / 32);
 #pragma unroll 1
-    for (int line = int(threadIdx.x) / 32; line < lines; line += int(blockDim.x) / 32) {
-        const int y = top + line / (to - from);
-        const Column own = columns[from + line % (to - from)];
-        const Tap down = taps[own.scale * tile + y];
-        const int lower = down.lower + own.offset - first, upper = down.upper + own.offset - first;
+    for (int i = lane; i < count; i += 32) {
+        const Column other = columns[i];
 #pragma unroll 1
-        for (int i = lane; i < count; i += 32) {
-            const Column other = columns[i];
-            const Tap tap = taps[other.scale * tile + y];
-            const int a = tap.lower + other.offset, b = tap.upper + other.offset;
-            float sum = 0.0f;
-            if (lower >= 0 && lower < BAND) {
-                const float* cells = band + lower * CELLS;
-                sum += (1.0f - down.share) * (cells[a] + tap.share * (cells[b] - cells[a]));
+        for (int y = warp / TEAM; y < rows; y += WARPS / TEAM) {
+            const Tap tap = taps[other.scale * tile + top + y];
+            const float* left = band + tap.lower + other.offset;
+            const float* right = band + tap.upper + other.offset;
+#pragma unroll 1
+            for (int w = from + warp % TEAM; w < to; w += TEAM) {
+                const Column own = columns[w];
+                const Tap down = taps[own.scale * tile + top + y];
+                const int lower = down.lower + own.offset - first;
+                const int upper = down.upper + own.offset - first;
+                float sum = 0.0f;
+                if (lower >= 0 && lower < BAND) {
+                    const float a = left[lower * ROW], b = right[lower * ROW];
+                    sum += (1.0f - down.share) * (a + tap.share * (b - a));
+                }
+                if (upper >= 0 && upper < BAND) {
+                    const float a = left[upper * ROW], b = right[upper * ROW];
+                    sum += down.share * (a + tap.share * (b - a));
+                }
+                narrow[(y * (to - from) + w - from) * count + i] = sum;
             }
-            if (upper >= 0 && upper < BAND) {
-                const float* cells = band + upper * CELLS;
-                sum += down.share * (cells[a] + tap.share * (cells[b] - cells[a]));
-            }
-            narrow[line * count + i] = sum;
         }
     }
 }
@@ -60,7 +80,7 @@ __device__ inline float sum_columns(const float* narrow, int count, int from, co
         const float* left = narrow + (own.lower - from) * count;
         const float* right = narrow + (own.upper - from) * count;
         float lower = 0.0f, upper = 0.0f;
-#pragma unroll 2
+#pragma unroll 1
         for (int other = 0; other < scales; ++other) {
             const Tap tap = taps[other * tile + x];
             lower += left[tap.lower] + tap.share * (left[tap.upper] - left[tap.lower]);

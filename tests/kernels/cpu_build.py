@@ -106,6 +106,7 @@ def _entries(text: str) -> list[str]:
     return [first or second for first, second in ENTRY.findall(text)]
 
 
+@functools.cache
 def _preprocessed(source: Path) -> str:
     """Expand everything but `__global__` and `__shared__`."""
     text = f'#include "cuda_shim.h"\n#include "{source}"\n#include "cuda_run.h"\n'

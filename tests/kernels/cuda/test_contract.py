@@ -121,7 +121,7 @@ def test_no_full_size_tensor(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_tiles_are_as_large_as_they_may_be() -> None:
-    assert largest_tile(RESNET50, (224, 224)) == 20
+    assert largest_tile(RESNET50, (224, 224)) == 21
     assert largest_tile([(1, 1)], (224, 224)) == 32
     assert largest_tile([(400, 400)] * 16, (50, 50)) == 1
     assert (CELLS, COLUMNS) == (128, 64)
@@ -162,7 +162,7 @@ def test_more_columns_than_a_tile_holds(kernels: Kernels) -> None:
         "channels": 3, "grids": [(1, 100)] * 4, "size": (3, 100), "images": 1, "questions": 1,
         "constant": "none", "kind": "exact",
     }  # fmt: skip
-    assert largest_tile(case["grids"], case["size"]) == 14
+    assert largest_tile(case["grids"], case["size"]) == 15
     got, truth, term = fused(kernels, case)
     np.testing.assert_allclose(got, truth, atol=3e-6 * max(2 * term, np.abs(truth).max()))
 
@@ -184,6 +184,13 @@ def test_what_does_not_go_together(
     contraction = Contraction(kernels, size=(4, 4))
     with pytest.raises(OptionError, match=message):
         contraction.add(DeviceArray.of(device, activation), DeviceArray.of(device, gradient))
+
+
+def test_more_maps_than_a_launch_takes(kernels: Kernels) -> None:
+    contraction = Contraction(kernels, size=(4, 4))
+    array = DeviceArray(0, (32_768, 1, 1, 1), np.dtype(np.float32), None)
+    with pytest.raises(OptionError, match="at most 65,535 images and maps"):
+        contraction.add(array, array)
 
 
 def test_scales_must_agree(kernels: Kernels) -> None:

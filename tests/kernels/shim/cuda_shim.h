@@ -100,11 +100,14 @@ KLIEG_VECTORS(unsigned, uint)
 #undef uint3
 KLIEG_VECTORS(float, float)
 KLIEG_VECTORS(int, int)
+KLIEG_VECTORS(short, short)
 KLIEG_VECTORS(unsigned char, uchar)
 #undef KLIEG_VECTORS
 
 // --- numbers -------------------------------------------------------------------------------------
 
+inline float __expf(float x) { return std::exp(x); }
+inline float __fdividef(float x, float y) { return x / y; }
 using std::isfinite;
 using std::isinf;
 using std::isnan;
