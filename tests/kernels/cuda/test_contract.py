@@ -158,8 +158,8 @@ def test_what_is_not_finite_shows(kernels: Kernels, kind: str, value: float) -> 
 
 
 def test_more_columns_than_a_tile_holds(kernels: Kernels) -> None:
-    case = {
-        "channels": 3, "grids": [(1, 100)] * 4, "size": (3, 100), "images": 1, "questions": 1,
+    case = {  # and more than are summed in one turn
+        "channels": 3, "grids": [(1, 100)] * 4, "size": (16, 100), "images": 1, "questions": 1,
         "constant": "none", "kind": "exact",
     }  # fmt: skip
     assert largest_tile(case["grids"], case["size"]) == 15
