@@ -5,7 +5,7 @@ BIN := .venv/bin
 # TensorRT's own Python bindings without its libraries: tests compare our calls with them.
 TENSORRT_BINDINGS := 10.16.1.11 11.4.0.106
 # glibc keeps the large arrays that torch and ONNX Runtime give back, else each is faulted in anew.
-KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=16000000000
+KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=2000000000
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test lint types kernels gpu-check install clean

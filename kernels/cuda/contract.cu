@@ -210,7 +210,7 @@ __device__ void contract(const unsigned long long* stacks, const int* grids, con
         __syncthreads();
         scale_band(band, units, first, cells);
         int scale = counted.scales, last = 0;  // those with a cell in this band
-        #pragma unroll 1
+#pragma unroll 1
         for (int i = 0; i < counted.scales; ++i) {
             const Window& window = windows[counted.scale[i]];
             if (window.slot < first + BAND && window.slot + window.rows * window.columns > first) {

@@ -19,11 +19,7 @@ class Strip:
 
     columns: int  # pixels
     pitch: int  # cells that it reads at most
-
-    @property
-    def shared(self) -> int:
-        """Bytes of shared memory."""
-        return ROWS * self.pitch * 4
+    shared: int  # bytes of shared memory
 
     def whole(self, width: int, pointer: int) -> bool:
         """Return whether every four columns are complete, at a multiple of 16 bytes."""
@@ -31,12 +27,13 @@ class Strip:
         return width % 4 == 0 and self.columns % 4 == 0 and pointer % 16 == 0
 
 
-def strip(cells: int, pixels: int) -> Strip:
+def strip(cells: int, pixels: int, *, per_column: int = 0) -> Strip:
     """Return the widest strip for which shared memory suffices.
 
     Args:
         cells: Of a row that is read.
         pixels: Of a row that is made.
+        per_column: Bytes of shared memory for each column, besides [ROWS, pitch] floats.
     """
     strips = -(-pixels // COLUMNS)
     while True:
@@ -44,7 +41,8 @@ def strip(cells: int, pixels: int) -> Strip:
         if columns > 4:
             columns += -columns % 4
         # Positions of the first and the last column, and cells on both sides of them.
-        found = Strip(columns, -(-(columns - 1) * cells // pixels) + 4)
-        if found.shared <= SHARED:
-            return found
+        pitch = -(-(columns - 1) * cells // pixels) + 4
+        shared = ROWS * pitch * 4 + columns * per_column
+        if shared <= SHARED:
+            return Strip(columns, pitch, shared)
         strips *= 2

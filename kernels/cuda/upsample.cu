@@ -2,8 +2,8 @@
 //
 // The sigmoid comes before the enlargement, as in klieg.training.masker: masks are blended, not
 // their logits. A block makes ROWS rows by `columns` columns of one mask, as in pyramid.cu: first
-// every warp blends the two rows of cells of its rows of pixels into shared memory, then every thread
-// keeps the taps of four neighbouring columns and walks down the rows.
+// every warp blends the two rows of cells of its rows of pixels into shared memory, and every thread
+// finds the taps of a column; then it keeps those of four neighbouring columns and walks down the rows.
 #include <cuda_fp16.h>
 
 #include "resampling.cuh"
@@ -45,7 +45,8 @@ template <bool NEAREST, typename Cell>
 __device__ void upsample(const Cell* masks, float* enlarged, int h, int w, int height, int width,
                          int columns, int pitch, int whole_groups, int sigmoid) {
     extern __shared__ __align__(16) unsigned char klieg_shared[];
-    float* blended = reinterpret_cast<float*>(klieg_shared);  // [ROWS, pitch]
+    float* blended = reinterpret_cast<float*>(klieg_shared);         // [ROWS, pitch]
+    Taps* all_taps = reinterpret_cast<Taps*>(blended + ROWS * pitch);  // [columns]
     const int strips = (height + ROWS - 1) / ROWS, mask = int(blockIdx.x) / strips;
     const int first_row = int(blockIdx.x) % strips * ROWS, rows = min(ROWS, height - first_row);
     const int first_column = int(blockIdx.y) * columns;
@@ -64,17 +65,16 @@ __device__ void upsample(const Cell* masks, float* enlarged, int h, int w, int h
                 NEAREST ? lower : blend(lower, value(below[cell], sigmoid), vertical.share);
         }
     }
+    for (int i = int(threadIdx.x); i < columns; i += THREADS) {
+        const Taps found = taps_of<NEAREST>(first_column + i, w, width);
+        all_taps[i] = {found.lower - first_cell, found.upper - first_cell, found.share};
+    }
     __syncthreads();
 
     const int groups = (columns + GROUP - 1) / GROUP;
     const int column = int(threadIdx.x) % groups * GROUP;
     Taps taps[GROUP];
-    for (int i = 0; i < GROUP; ++i) {
-        const int own = first_column + min(column + i, columns - 1);  // the last one again
-        taps[i] = taps_of<NEAREST>(own, w, width);
-        taps[i].lower -= first_cell;
-        taps[i].upper -= first_cell;
-    }
+    for (int i = 0; i < GROUP; ++i) taps[i] = all_taps[min(column + i, columns - 1)];
     // The last threads are idle where the groups do not divide them: they would repeat rows.
     const int step = THREADS / groups;
     const int first = int(threadIdx.x) / groups;
@@ -102,7 +102,7 @@ __device__ void upsample(const Cell* masks, float* enlarged, int h, int w, int h
         float* enlarged,    /* [N, height, width] */                                               \
         int h, int w, int height, int width,                                                       \
         int columns,        /* of one block, 1..4 * THREADS */                                     \
-        int pitch,          /* cells of a row in shared memory, [ROWS, pitch] float */             \
+        int pitch,          /* cells of a row in shared memory: [ROWS, pitch] float, then taps */  \
         int whole_groups,   /* 1 if every four columns are aligned and complete */                 \
         int sigmoid) {      /* 1 for the sigmoid of the cells, 0 for the cells */                  \
         upsample<NEAREST>(masks, enlarged, h, w, height, width, columns, pitch, whole_groups,      \

@@ -13,6 +13,8 @@ from klieg.kernels.device.array import DeviceArray
 
 LARGEST_SIDE: Final = 2**14
 """Cells and pixels; pixel positions are then exact (resampling.cuh)."""
+TAPS: Final = 12
+"""Bytes of a column's taps: resampling.cuh."""
 
 _NAMES: Final = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16"}
 
@@ -59,7 +61,7 @@ def upsample(
     count, h, w = masks.shape
     height, width = size
     enlarged = DeviceArray.empty(kernels.device, (count, height, width), np.float32)
-    block = strip(w, width)
+    block = strip(w, width, per_column=TAPS)
     kernels.launch(
         f"klieg_upsample_{mode}_{_NAMES[masks.dtype]}",
         (count * -(-height // ROWS), -(-width // block.columns), 1),
