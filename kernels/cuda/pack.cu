@@ -111,32 +111,19 @@ __device__ void pack(const Source* activation, const Source* gradient, Packed* a
 
 // Grid: cells / 16, images + maps. A packed row of `padded` channels is followed by 32 bytes, of which
 // the first four are its unit.
-extern "C" __global__ void __launch_bounds__(THREADS) klieg_pack_f32_to_f16(
-    const float* activation,  // [images, channels, cells]
-    const float* gradient,    // [maps, channels, gradient_cells], which is 1 if all hold the same
-    __half* activations,      // [images, cells, padded + 16]
-    __half* gradients,        // [maps, cells, padded + 16]
-    int images, int channels, int cells, int gradient_cells, int padded) {
-    pack(activation, gradient, activations, gradients, images, channels, cells, gradient_cells,
-         padded);
-}
+#define KLIEG_PACK(NAME, SOURCE, PACKED)                                                           \
+    extern "C" __global__ void __launch_bounds__(THREADS) NAME(                                    \
+        const SOURCE* activation,  /* [images, channels, cells] */                                 \
+        const SOURCE* gradient,    /* [maps, channels, gradient_cells] */                          \
+        PACKED* activations,       /* [images, cells, padded + 32 bytes] */                        \
+        PACKED* gradients,         /* [maps, cells, padded + 32 bytes] */                          \
+        int images, int channels, int cells,                                                       \
+        int gradient_cells,        /* 1 if the gradient is the same in all cells, else cells */    \
+        int padded) {                                                                              \
+        pack(activation, gradient, activations, gradients, images, channels, cells,                \
+             gradient_cells, padded);                                                              \
+    }
 
-extern "C" __global__ void __launch_bounds__(THREADS) klieg_pack_f16_to_f16(
-    const __half* activation,  // [images, channels, cells]
-    const __half* gradient,    // [maps, channels, gradient_cells], which is 1 if all hold the same
-    __half* activations,       // [images, cells, padded + 16]
-    __half* gradients,         // [maps, cells, padded + 16]
-    int images, int channels, int cells, int gradient_cells, int padded) {
-    pack(activation, gradient, activations, gradients, images, channels, cells, gradient_cells,
-         padded);
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS) klieg_pack_f32_to_f32(
-    const float* activation,  // [images, channels, cells]
-    const float* gradient,    // [maps, channels, gradient_cells], which is 1 if all hold the same
-    float* activations,       // [images, cells, padded + 8]
-    float* gradients,         // [maps, cells, padded + 8]
-    int images, int channels, int cells, int gradient_cells, int padded) {
-    pack(activation, gradient, activations, gradients, images, channels, cells, gradient_cells,
-         padded);
-}
+KLIEG_PACK(klieg_pack_f32_to_f16, float, __half)
+KLIEG_PACK(klieg_pack_f16_to_f16, __half, __half)
+KLIEG_PACK(klieg_pack_f32_to_f32, float, float)
