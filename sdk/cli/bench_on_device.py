@@ -46,13 +46,12 @@ def bench_on_device(
     with ExitStack() as stack:
         explainer = stack.enter_context(open_explainer(path, **engine))
         device = cast(DeviceBackend, explainer.backend).device
-        explainers = {HOST: explainer, GPU: explainer}
+        replaying = None
         if engine["backend"] == "tensorrt" and device.records:
-            replaying = open_explainer(path, replay=True, **engine)
-            explainers[REPLAYED] = stack.enter_context(replaying)
+            replaying = stack.enter_context(open_explainer(path, replay=True, **engine))
         activities: dict[tuple[str, int], Callable[[], object]] = {}
         for count in counts:
-            activities |= _activities(explainers, count)
+            activities |= _activities(explainer, replaying, count)
         seconds = timed(activities)
         scales = explainer.info.scales
         click.echo(f"{device.name}, {len(scales)} scales of {scales[0]} to {scales[-1]} pixels")
@@ -60,10 +59,9 @@ def bench_on_device(
 
 
 def _activities(
-    explainers: dict[str, Explainer], count: int
+    explainer: Explainer, replaying: Explainer | None, count: int
 ) -> dict[tuple[str, int], Callable[[], object]]:
     """Return what is measured with a number of images."""
-    explainer = explainers[HOST]
     sizes, channels = explainer.info.scales, explainer.channels
     backend = cast(DeviceBackend, explainer.backend)
     device, generator = backend.device, np.random.default_rng(0)
@@ -87,18 +85,17 @@ def _activities(
             backend.enqueue(images, targets, outputs)
         device.synchronise()
 
-    def cameras(title: str, images: Any) -> Callable[[], object]:
-        explain = explainers[title].explain
-        return partial(explain, images, target=0, scales=sizes, batch_size=count)
+    def cameras(asked: Explainer, images: Any) -> Callable[[], object]:
+        return partial(asked.explain, images, target=0, scales=sizes, batch_size=count)
 
     there: Any = DeviceArray.of(device, photos(channels))
     found: dict[tuple[str, int], Callable[[], object]] = {
         (PASSES, count): passes,
-        (HOST, count): cameras(HOST, photos(3)),
-        (GPU, count): cameras(GPU, there),
+        (HOST, count): cameras(explainer, photos(3)),
+        (GPU, count): cameras(explainer, there),
     }
-    if REPLAYED in explainers:
-        found[REPLAYED, count] = replayed = cameras(REPLAYED, there)
+    if replaying is not None:
+        found[REPLAYED, count] = replayed = cameras(replaying, there)
         for _ in range(2):  # as it is, and recorded
             replayed()
     if "mask" in explainer.outputs:

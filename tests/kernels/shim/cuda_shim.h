@@ -100,7 +100,6 @@ KLIEG_VECTORS(unsigned, uint)
 #undef uint3
 KLIEG_VECTORS(float, float)
 KLIEG_VECTORS(int, int)
-KLIEG_VECTORS(short, short)
 KLIEG_VECTORS(unsigned char, uchar)
 #undef KLIEG_VECTORS
 
