@@ -14,27 +14,27 @@ from google.protobuf.message import DecodeError
 from numpy.typing import ArrayLike
 
 from klieg.errors import ExportError, OptionError
-from klieg.explainer_file import ExplainerInfo, Precision
-from klieg.export import parity
 from klieg.export.autodiff.emitter import dims
-from klieg.export.export_options import check_class_names, checked_statistics, outputs_for
-from klieg.export.instrument import instrument
-from klieg.export.onnx_classifier import (
+from klieg.export.classifiers.onnx_classifier import (
     GraphClassifier,
     Names,
     find_classifier,
     larger_size,
 )
-from klieg.export.precision import checked_precision, lowered
-from klieg.export.precision_parity import against_float32
-from klieg.export.repeat import NotRepeatableError
-from klieg.export.writing import versions, write_explainer
+from klieg.export.export_options import check_class_names, checked_statistics, outputs_for
+from klieg.export.instrument.graph import instrument
+from klieg.export.instrument.precision import checked_precision, lowered
+from klieg.export.instrument.repeat import NotRepeatableError
+from klieg.export.instrument.writing import versions, write_explainer
+from klieg.export.parity import original as parity
+from klieg.export.parity.precision import against_float32
 from klieg.methods.table import METHODS
+from klieg.model_file.explainer_file import ExplainerInfo, Precision
 
 if TYPE_CHECKING:
     import torch
 
-    from klieg.export.torch_masker import MaskHead
+    from klieg.export.classifiers.torch_masker import MaskHead
 
 Measure = Callable[[onnx.ModelProto, list[int]], dict[str, float]]
 """Compares a finished graph with its original at some image sizes: relative error per output."""
@@ -240,7 +240,7 @@ def _open_torch(
     mean: list[float],
     std: list[float],
 ) -> tuple[GraphClassifier, Measure]:
-    from klieg.export.torch_classifier import TorchClassifier
+    from klieg.export.classifiers.torch_classifier import TorchClassifier
 
     original = TorchClassifier(
         module, layer=layer, input_size=input_size, mean=mean, std=std, masker=masker

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from klieg.errors import OptionError
-from klieg.export.onnx_classifier import GraphClassifier
-from klieg.export.outputs import OUTPUTS
+from klieg.export.classifiers.onnx_classifier import GraphClassifier
+from klieg.export.instrument.outputs import OUTPUTS
 from klieg.methods.table import METHODS, find_method
 
 ALL: Final = "all"

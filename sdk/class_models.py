@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.errors import OptionError, TargetError
+from klieg.images.targets import Target, resolve_target
 from klieg.methods.passes import Batch
-from klieg.targets import Target, resolve_target
 
 if TYPE_CHECKING:
     from klieg.explainer import Explainer

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klieg.device_images import device_batches
 from klieg.errors import ImageError, InputError, OptionError, TargetError
 from klieg.explanation import Explanation, concatenate
 from klieg.images.fitting import Fit, Placement
+from klieg.images.loading import Image as Image
+from klieg.images.loading import Loaded, as_batch, listed_images, load
+from klieg.images.on_device import device_batches
+from klieg.images.targets import Targets, is_single
 from klieg.kernels.device.sharing import is_on_device
-from klieg.loading import Image as Image
-from klieg.loading import Loaded, as_batch, listed_images, load
 from klieg.methods.passes import Batch, DeviceBatch
+from klieg.methods.scales import chosen_scales
 from klieg.methods.table import check_target, checked_options, find_method
 from klieg.opened import OpenedFile
-from klieg.scales import chosen_scales
-from klieg.targets import Targets, is_single
 
 
 class Explainer(OpenedFile):

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klieg.explainer_file import Probability
 from klieg.images.fitting import Placement
 from klieg.kernels.device.array import DeviceArray
-from klieg.regions import Rule, binarise, bounding_boxes, thresholds
+from klieg.maps.regions import Rule, binarise, bounding_boxes, thresholds
+from klieg.model_file.explainer_file import Probability
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Explanation:
         Returns:
             The overlays, in order.
         """
-        from klieg.saving import ResultFolder
+        from klieg.results.folder import ResultFolder
 
         results = ResultFolder(Path(folder))
         return [results.save(self, i, views=views).overlay for i in range(len(self))]

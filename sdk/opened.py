@@ -12,11 +12,11 @@ from typing import Self
 
 from klieg.backends import Backend, EngineChoice, open_backend
 from klieg.errors import OptionError
-from klieg.explainer_file import ExplainerInfo, read_explainer
 from klieg.kernels.device import CudaDevice
 from klieg.kernels.device.replay import ReplayDevice
 from klieg.methods.passes import Passes
 from klieg.methods.running import Running
+from klieg.model_file.explainer_file import ExplainerInfo, read_explainer
 
 
 class OpenedFile:

@@ -13,12 +13,12 @@ import onnx
 import pytest
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from bare_models import traced
+from helpers.bare_models import traced
+from helpers.small_masker import small_masker
+from helpers.small_net import MEAN, NAMES, STD, small_net
 from klieg.export import export_classifier
-from klieg.export.sources import Source, open_source
+from klieg.export.classifiers.sources import Source, open_source
 from klieg.images.decoding import read_image
-from small_masker import small_masker
-from small_net import MEAN, NAMES, STD, small_net
 
 PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png")
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from helpers.small_net import MEAN, STD
 from klieg import Explainer
 from klieg.errors import (
     BackendError,
@@ -22,7 +23,6 @@ from klieg.errors import (
     UnsafeFileError,
 )
 from klieg.export import export_classifier
-from small_net import MEAN, STD
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import klieg
+from helpers.small_net import MEAN, NAMES, STD, small_net
 from klieg.errors import OptionError, TargetError
 from klieg.export import export_classifier
-from small_net import MEAN, NAMES, STD, small_net
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.small_net import MEAN, NAMES, STD, small_net
 from klieg import Explainer
 from klieg.errors import (
     ImageDecodeError,
@@ -23,7 +24,6 @@ from klieg.errors import (
 )
 from klieg.explanation import normalise
 from klieg.export import export_classifier
-from small_net import MEAN, NAMES, STD, small_net
 
 
 @pytest.fixture

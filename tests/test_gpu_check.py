@@ -12,12 +12,12 @@ import pytest
 
 import check
 from clock import REPEATS, Clock
-from cpu_device import CpuDevice
+from helpers.cpu_device import CpuDevice
+from helpers.recording_cpu import RecordingCpu
 from klieg.errors import DeviceError
 from klieg.kernels.cuda.kernels import Kernels
 from klieg.kernels.cuda.normalize import normalize
 from klieg.kernels.device.array import DeviceArray
-from recording_cpu import RecordingCpu
 from rows import Row, Skipped, as_markdown
 
 

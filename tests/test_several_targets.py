@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.small_net import small_net
+from helpers.torch_backend import TorchBackend
 from klieg import Explainer
 from klieg.errors import TargetError
 from klieg.methods.passes import Batch
 from klieg.methods.table import METHODS, checked_options
-from small_net import small_net
-from torch_backend import TorchBackend
 
 CAM_FAMILY = [name for name, method in METHODS.items() if "gradient" in method.outputs]
 

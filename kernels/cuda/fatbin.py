@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from klieg.atomic import atomic_path
 from klieg.errors import DeviceError
 from klieg.kernels.cuda.sources import FOLDER, fatbin_path, translation_unit
+from klieg.storage.atomic import atomic_path
 
 ARCHITECTURES: Final = (75, 80, 86, 87, 89, 90, 100, 120)
 """Machine code also runs on later minor versions, such as that for 120 on 121."""

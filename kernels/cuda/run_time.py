@@ -10,9 +10,9 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from klieg.atomic import atomic_path
 from klieg.errors import DeviceError
 from klieg.kernels.cuda.sources import FOLDER, HEADERS, source_texts, translation_unit
+from klieg.storage.atomic import atomic_path
 
 DIGEST: Final = hashlib.sha256().digest_size
 """Bytes at the start of a cached file: the SHA-256 of what follows."""

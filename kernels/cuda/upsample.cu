@@ -1,6 +1,6 @@
 // Masks of a coarse grid brought to the pixels of an image, with an optional sigmoid of the cells.
 //
-// The sigmoid comes before the enlargement, as in klieg.training.masker: masks are blended, not
+// The sigmoid comes before the enlargement, as in klieg.training.model.masker: masks are blended, not
 // their logits. A block makes ROWS rows by `columns` columns of one mask, as in pyramid.cu: first
 // every warp blends the two rows of cells of its rows of pixels into shared memory, and every thread
 // finds the taps of a column; then it keeps those of four neighbouring columns and walks down the rows.

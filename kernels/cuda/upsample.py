@@ -29,10 +29,10 @@ def upsample(
 ) -> DeviceArray:
     """Enqueue the enlargement of masks; does not wait.
 
-    The sigmoid is taken of the cells, before the enlargement, as in `klieg.training.masker`: masks
-    are blended, not their logits. "nearest" follows torch's float32 steps, as exported files do, so
-    that it equals them at every size; "bilinear" has half-pixel centres. Neither leaves the range
-    of the cells.
+    The sigmoid is taken of the cells, before the enlargement, as in `klieg.training.model.masker`:
+    masks are blended, not their logits. "nearest" follows torch's float32 steps, as exported files
+    do, so that it equals them at every size; "bilinear" has half-pixel centres. Neither leaves the
+    range of the cells.
 
     Args:
         kernels: Where to compute.

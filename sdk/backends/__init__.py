@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.errors import OptionError
-from klieg.explainer_file import ExplainerFile
 from klieg.kernels.device import CudaDevice
 from klieg.kernels.device.array import DeviceArray
+from klieg.model_file.explainer_file import ExplainerFile
 
 
 class Backend(Protocol):

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from klieg.backends.onnxruntime_providers import CPU, OPTIONS, open_session
 from klieg.errors import BackendError, OptionError, UnsafeFileError
-from klieg.explainer_file import ALWAYS, ExplainerFile
-from klieg.onnx_subgraph import subgraph
+from klieg.model_file.explainer_file import ALWAYS, ExplainerFile
+from klieg.model_file.subgraph import subgraph
 
 DEFAULT_PROVIDERS: Final = (CPU,)
 

@@ -10,9 +10,9 @@ import numpy as np
 from klieg.backends.onnxruntime import OnnxRuntimeBackend
 from klieg.backends.onnxruntime_providers import CUDA, TENSORRT
 from klieg.errors import BackendError, OptionError
-from klieg.explainer_file import ExplainerFile
 from klieg.kernels.device import CudaDevice
 from klieg.kernels.device.array import DeviceArray
+from klieg.model_file.explainer_file import ExplainerFile
 
 MEMORY: Final[dict[str, str]] = {CUDA: "cuda", TENSORRT: "cuda"}
 """Providers that compute where the device's addresses mean something, and how ONNX Runtime calls

@@ -233,7 +233,7 @@ def _print_published(
     source: str, layer: str | None, scales: Sequence[int], ours: float, our_peak: float
 ) -> None:
     """Run the published form in processes of their own and compare."""
-    command = [sys.executable, "-m", "klieg.export.published_cameras", source, "--scales"]
+    command = [sys.executable, "-m", "klieg.export.parity.published_cameras", source, "--scales"]
     command += map(str, scales)
     command += [] if layer is None else ["--layer", layer]
     for title, tuning in (("default allocator", {}), ("tuned allocator", TUNED_ALLOCATOR)):

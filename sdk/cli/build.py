@@ -20,7 +20,7 @@ from klieg.methods.table import find_method
 if TYPE_CHECKING:
     from klieg.backends.tensorrt.cache import EngineCache, Entry
     from klieg.backends.tensorrt.manifest import Identity, Platform
-    from klieg.explainer_file import ExplainerFile
+    from klieg.model_file.explainer_file import ExplainerFile
 
 
 @click.command(short_help="Build TensorRT engines for this GPU.")
@@ -78,8 +78,8 @@ def build(
         from klieg.backends.tensorrt.cache import EngineCache
         from klieg.backends.tensorrt.manifest import Identity, Platform
         from klieg.backends.tensorrt.profiles import EngineOptions
-        from klieg.explainer_file import read_explainer
         from klieg.kernels.device.opening import open_device
+        from klieg.model_file.explainer_file import read_explainer
 
         file, cache = read_explainer(explainer), EngineCache(engines)
         wanted = {
@@ -125,7 +125,7 @@ def _sizes_by_outputs(
     file: ExplainerFile, methods: Sequence[str], scales: Sequence[int] | None
 ) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Return the image sizes of each set of outputs that a method needs, both in order."""
-    from klieg.scales import chosen_scales
+    from klieg.methods.scales import chosen_scales
 
     if not methods:
         raise OptionError("got no methods, expected at least one, such as --methods cameras")

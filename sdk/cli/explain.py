@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from klieg.errors import ImageError
     from klieg.explainer import Explainer
     from klieg.explanation import Explanation
-    from klieg.regions import Rule
-    from klieg.saving import SavedResult
+    from klieg.maps.regions import Rule
+    from klieg.results.folder import SavedResult
 
 
 @click.command(short_help="Explain photos.")
@@ -110,9 +110,9 @@ def _explain_all(
     **common: Any,
 ) -> list[ImageError]:
     """Write the results of all readable files and return the errors of the others."""
-    from klieg.atomic import atomic_path
     from klieg.errors import InputError
-    from klieg.saving import ResultFolder
+    from klieg.results.folder import ResultFolder
+    from klieg.storage.atomic import atomic_path
 
     failures: list[ImageError] = []
     streams = [

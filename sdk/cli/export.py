@@ -82,8 +82,8 @@ def export(
     The result is compared with the original before it is written.
     """
     with reported():
-        from klieg.export.maskers import deployed_source, open_masker
-        from klieg.export.sources import open_source
+        from klieg.export.classifiers.sources import open_source
+        from klieg.training.shipped import deployed_source, open_masker
 
         trained = None if masker is None else open_masker(masker)
         if trained is not None:  # it knows what it was trained for

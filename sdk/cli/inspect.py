@@ -12,7 +12,7 @@ from klieg.cli.failure import reported
 from klieg.errors import ExportError, UnsafeFileError
 
 if TYPE_CHECKING:
-    from klieg.export.inspection import Inspection, MeasuredMap
+    from klieg.export.inspection.classifier import Inspection, MeasuredMap
 
 WIDTH: Final = 80
 RUN: Final = 6
@@ -49,8 +49,8 @@ def inspect(model: Path, classes: bool, everything: bool, tensorrt: bool) -> Non
 
 def _is_explainer(path: Path) -> bool:
     """Return whether an ONNX file is an explainer; one of klieg's errors if it is no ONNX file."""
-    from klieg.explainer_file import read_explainer
-    from klieg.onnx_file import read_onnx
+    from klieg.model_file.explainer_file import read_explainer
+    from klieg.model_file.wire import read_onnx
 
     if not path.is_file():
         read_explainer(path)  # says why
@@ -61,7 +61,7 @@ def _is_explainer(path: Path) -> bool:
 
 
 def _show_explainer(path: Path, classes: bool) -> None:
-    from klieg.explainer_file import read_explainer
+    from klieg.model_file.explainer_file import read_explainer
 
     file = read_explainer(path)
     info, facts = file.info, file.facts
@@ -95,7 +95,7 @@ def _show_explainer(path: Path, classes: bool) -> None:
 def _show_classifier(path: Path, everything: bool) -> bool:
     """Show a bare classifier; return whether it can be exported."""
     model = _load(path)
-    from klieg.export.inspection import inspect_model
+    from klieg.export.inspection.classifier import inspect_model
 
     found = inspect_model(model)
     rows = {
@@ -171,7 +171,7 @@ def _echo_rules(found: Inspection) -> None:
 def _show_lint(path: Path) -> bool:
     """Print what TensorRT refuses; return whether that is nothing."""
     model = _load(path)
-    from klieg.export.tensorrt_lint import lint
+    from klieg.export.inspection.tensorrt_lint import lint
 
     findings = lint(model)
     for finding in findings:

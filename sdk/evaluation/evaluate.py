@@ -9,19 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from klieg.atomic import atomic_path
 from klieg.errors import OptionError
 from klieg.evaluation.classes import ClassFinder
 from klieg.evaluation.datasets.annotated import Dataset
-from klieg.evaluation.examples import save_examples
+from klieg.evaluation.metrics.table import pooled_metrics
 from klieg.evaluation.options import EvaluationOptions
-from klieg.evaluation.plots import plot
 from klieg.evaluation.record import Record
-from klieg.evaluation.report import markdown
+from klieg.evaluation.report.examples import save_examples
+from klieg.evaluation.report.markdown import markdown
+from klieg.evaluation.report.plots import plot
 from klieg.evaluation.scoring import Scoring
 from klieg.evaluation.summary import Summary, summarise
-from klieg.evaluation.table import pooled_metrics
 from klieg.methods.table import METHODS
+from klieg.storage.atomic import atomic_path
 
 if TYPE_CHECKING:
     from klieg.explainer import Explainer

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from klieg.errors import OptionError
+from klieg.evaluation.metrics.table import DEFAULT, find_metric
 from klieg.evaluation.questions import Targets
-from klieg.evaluation.table import DEFAULT, find_metric
 from klieg.images.fitting import Fit
+from klieg.maps.regions import Rule
 from klieg.methods.table import METHODS, find_method
-from klieg.regions import Rule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from klieg.atomic import atomic_path
-from klieg.claim import claim
 from klieg.errors import EvaluationError
 from klieg.evaluation.datasets.annotated import Problem
+from klieg.storage.atomic import atomic_path
+from klieg.storage.claim import claim
 
 SCORES, PROBLEMS, PROGRESS, CONFIGURATION = (
     "scores.csv", "problems.csv", "progress.json", "configuration.json",

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from klieg.errors import ImageError
 from klieg.evaluation.baselines import BASELINES
-from klieg.evaluation.case import Case, Scene
 from klieg.evaluation.datasets.annotated import AnnotatedPhoto, Dataset, Problem
+from klieg.evaluation.metrics.case import Case, Scene
+from klieg.evaluation.metrics.table import METRICS, pooled_metrics
 from klieg.evaluation.options import EvaluationOptions
 from klieg.evaluation.questions import Question, ask
 from klieg.evaluation.record import Record, Row
-from klieg.evaluation.table import METRICS, pooled_metrics
 from klieg.methods.table import METHODS
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from klieg.atomic import atomic_path
 from klieg.errors import InputError
 from klieg.evaluation.baselines import BASELINES
 from klieg.evaluation.datasets.annotated import Dataset, Problem
+from klieg.evaluation.metrics.table import METRICS, pooled_curve
 from klieg.evaluation.options import EvaluationOptions
 from klieg.evaluation.record import Record, Row
-from klieg.evaluation.table import METRICS, pooled_curve
+from klieg.storage.atomic import atomic_path
 
 Values = NDArray[np.float64]
 LISTED: Final = 20

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from klieg.backends import Backend
 from klieg.errors import NumericalError
-from klieg.explainer_file import IMAGE_OUTPUTS, ExplainerInfo
 from klieg.kernels.device.array import DeviceArray
+from klieg.model_file.explainer_file import IMAGE_OUTPUTS, ExplainerInfo
 
 Array = NDArray[np.float32]
 Indices = NDArray[np.int64]

@@ -3,13 +3,13 @@
 Needs the extra `train`.
 """
 
-from klieg.training.configuration import options_from_table as options_from_table
-from klieg.training.configuration import read_options as read_options
-from klieg.training.options import TrainingOptions as TrainingOptions
+from klieg.training.model.trained_masker import TrainedMasker as TrainedMasker
+from klieg.training.model.trained_masker import load_masker as load_masker
 from klieg.training.run import train as train
+from klieg.training.settings.configuration import options_from_table as options_from_table
+from klieg.training.settings.configuration import read_options as read_options
+from klieg.training.settings.options import TrainingOptions as TrainingOptions
 from klieg.training.sweep import run_sweep as run_sweep
-from klieg.training.trained_masker import TrainedMasker as TrainedMasker
-from klieg.training.trained_masker import load_masker as load_masker
 
 __all__ = [
     "TrainedMasker",

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from klieg.errors import CheckpointError
-from klieg.training.critics import Critics
-from klieg.training.masker import Masker
-from klieg.training.tensors import TensorFile, read_tensors, write_tensors
+from klieg.training.model.critics import Critics
+from klieg.training.model.masker import Masker
+from klieg.training.model.tensors import TensorFile, read_tensors, write_tensors
 
 KEPT: Final = 2
 """Checkpoints that stay: the last one, and the one before in case the last one is damaged."""

@@ -6,8 +6,8 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from klieg.atomic import atomic_path
 from klieg.errors import CheckpointError
+from klieg.storage.atomic import atomic_path
 
 
 class Log:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from klieg.training.critics import Critics
-from klieg.training.masker import Masker
-from klieg.training.options import CriticOptions, OptimiserOptions
+from klieg.training.model.critics import Critics
+from klieg.training.model.masker import Masker
+from klieg.training.settings.options import CriticOptions, OptimiserOptions
 
 
 class Optimisers:

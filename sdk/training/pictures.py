@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from klieg.rendering import colour_map
-from klieg.saving import write_png
-from klieg.training.batches import centre_crop
-from klieg.training.modes import evaluating
-from klieg.training.photos import Photo
-from klieg.training.taps import TappedClassifier
+from klieg.results.folder import write_png
+from klieg.results.overlay import colour_map
+from klieg.training.data.batches import centre_crop
+from klieg.training.data.photos import Photo
+from klieg.training.model.modes import evaluating
+from klieg.training.model.taps import TappedClassifier
 
 EXAMPLES: Final = 8
 """Photos on a sheet."""

@@ -24,22 +24,22 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from klieg.errors import CheckpointError, DivergedError, OptionError
-from klieg.export.sources import Source, open_source
-from klieg.export.weights import weights_sha256
-from klieg.training.batches import Batch, Schedule, derived_seed, readable, training_batches
+from klieg.export.classifiers.sources import Source, open_source
+from klieg.export.classifiers.weights import weights_sha256
 from klieg.training.checkpoint import Checkpoints, RunState
-from klieg.training.configuration import table_of, with_absolute_paths, write_options
-from klieg.training.critics import Critics
-from klieg.training.infilling import open_infiller
+from klieg.training.data.batches import Batch, Schedule, derived_seed, readable, training_batches
+from klieg.training.data.photos import Photos, find_photos
 from klieg.training.log import Log
-from klieg.training.masker import Masker
+from klieg.training.model.critics import Critics
+from klieg.training.model.infilling import open_infiller
+from klieg.training.model.masker import Masker
+from klieg.training.model.taps import TappedClassifier, default_taps, module_paths
+from klieg.training.model.trained_masker import TrainedMasker
 from klieg.training.optimisers import Optimisers
-from klieg.training.options import TrainingOptions
-from klieg.training.photos import Photos, find_photos
 from klieg.training.pictures import EXAMPLES, save_examples
+from klieg.training.settings.configuration import table_of, with_absolute_paths, write_options
+from klieg.training.settings.options import TrainingOptions
 from klieg.training.step import Step, compute_step
-from klieg.training.taps import TappedClassifier, default_taps, module_paths
-from klieg.training.trained_masker import TrainedMasker
 from klieg.training.validation import validate
 
 CONFIG: Final = "config.toml"

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from klieg.training.critics import Critics, learning_loss, logits_of
-from klieg.training.infilling import Infiller
-from klieg.training.masker import Masker
-from klieg.training.objectives import Judgement, terms
-from klieg.training.options import ObjectiveOptions
+from klieg.training.model.critics import Critics, learning_loss, logits_of
+from klieg.training.model.infilling import Infiller
+from klieg.training.model.masker import Masker
+from klieg.training.model.objectives import Judgement, terms
+from klieg.training.settings.options import ObjectiveOptions
 
 Gradients = list[Tensor]
 

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Final
 
 from klieg.errors import OptionError
-from klieg.training.configuration import (
+from klieg.storage.table import write_table
+from klieg.training.model.trained_masker import load_masker
+from klieg.training.run import MASKER, SCORES, train
+from klieg.training.settings.configuration import (
     merged,
     options_from_table,
     table_of,
     with_absolute_paths,
 )
-from klieg.training.options import TrainingOptions
-from klieg.training.run import MASKER, SCORES, train
-from klieg.training.tables import write_table
-from klieg.training.trained_masker import load_masker
+from klieg.training.settings.options import TrainingOptions
 
 RESULTS: Final = "results.csv"
 Row = dict[str, str]

@@ -21,12 +21,12 @@ from klieg.evaluation.metrics.saliency_metric import (
     box_areas,
     saliency_metric,
 )
-from klieg.regions import binarise, bounding_boxes
-from klieg.training.batches import centre_crop
-from klieg.training.critics import logits_of
-from klieg.training.modes import evaluating
-from klieg.training.photos import Photo
-from klieg.training.taps import TappedClassifier
+from klieg.maps.regions import binarise, bounding_boxes
+from klieg.training.data.batches import centre_crop
+from klieg.training.data.photos import Photo
+from klieg.training.model.critics import logits_of
+from klieg.training.model.modes import evaluating
+from klieg.training.model.taps import TappedClassifier
 
 BATCH: Final = 16
 

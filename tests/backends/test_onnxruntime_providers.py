@@ -21,13 +21,13 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 
-from cpu_device import CpuDevice
+from helpers.cpu_device import CpuDevice
 from klieg import Explainer
 from klieg.backends import EngineChoice, onnxruntime_providers, open_backend
 from klieg.backends.onnxruntime_providers import CPU, CUDA, TENSORRT
 from klieg.cli import main
 from klieg.errors import BackendError, OptionError, UnsafeFileError
-from klieg.explainer_file import ExplainerFile, read_explainer
+from klieg.model_file.explainer_file import ExplainerFile, read_explainer
 
 Session = onnxruntime.InferenceSession
 

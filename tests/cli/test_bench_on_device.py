@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from helpers.recording_cpu import RecordingCpu
 from klieg.backends.onnxruntime_device import MEMORY
 from klieg.cli import main
 from klieg.kernels.device import opening
-from recording_cpu import RecordingCpu
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
+from helpers.small_net import MEAN, STD, small_net
 from klieg.cli import main
 from klieg.export import export_classifier
-from klieg.export.reinitialisation import layers, reinitialised
-from small_net import MEAN, STD, small_net
+from klieg.export.randomised.reinitialisation import layers, reinitialised
 
 
 @pytest.fixture(scope="module")

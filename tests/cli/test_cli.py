@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from klieg import Explainer
 from klieg.cli import main
 from klieg.cli.doctor import IDENTITY_MODEL
-from klieg.lettering import GAP
+from klieg.results.lettering import GAP
 
 
 def klieg(*arguments: object) -> Result:
@@ -226,7 +226,7 @@ def test_export_from_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     names = tmp_path / "names.txt"
     names.write_text("ant\nbee\ncat\ndog\neel\n")
     result = klieg(
-        "export", "small_net:small_net", "-o", tmp_path / "net.onnx", "--input-size", 32,
+        "export", "helpers.small_net:small_net", "-o", tmp_path / "net.onnx", "--input-size", 32,
         "--mean", "0.4,0.5,0.45", "--std", "0.2,0.25,0.3", "--class-names", names,
         "--methods", "saliency, excitation_backprop",
     )  # fmt: skip

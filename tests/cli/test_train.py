@@ -13,13 +13,13 @@ import tomli_w
 from click.testing import CliRunner, Result
 
 import klieg.training.sweep as sweep_module
+from helpers.small_net import lively_net
+from helpers.toy_training import AGNOSTIC, toy_options, write_photos
 from klieg import Explainer
 from klieg.cli import main
-from klieg.export.weights import weights_sha256
+from klieg.export.classifiers.weights import weights_sha256
 from klieg.training import load_masker
-from klieg.training.configuration import merged, table_of
-from small_net import lively_net
-from toy_training import AGNOSTIC, toy_options, write_photos
+from klieg.training.settings.configuration import merged, table_of
 
 SWEEP = """
 [runs.large]
@@ -42,7 +42,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def write_config(path: Path, table: dict[str, object]) -> Path:
-    given = merged(table, {"classifier": "small_net:lively_net"})
+    given = merged(table, {"classifier": "helpers.small_net:lively_net"})
     path.write_text(tomli_w.dumps(given))
     return path
 
@@ -81,7 +81,9 @@ def test_published_coupling_deploys_the_trained_classifier(config: Path, tmp_pat
 def test_another_classifier_is_refused(config: Path, tmp_path: Path) -> None:
     assert klieg("train", config, "-o", tmp_path / "run").exit_code == 0
     masker = tmp_path / "run" / "masker.safetensors"
-    done = klieg("export", "small_net:small_net", "--masker", masker, "-o", tmp_path / "e.onnx")
+    done = klieg(
+        "export", "helpers.small_net:small_net", "--masker", masker, "-o", tmp_path / "e.onnx"
+    )
     assert done.exit_code == 1
     assert "trained for a classifier with the digest" in done.output
     assert not (tmp_path / "e.onnx").exists()

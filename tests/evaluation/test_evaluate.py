@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.small_net import NAMES, lively_net
+from helpers.toy_dataset import toy_dataset
 from klieg import Explainer
 from klieg.errors import EvaluationError, InputError, OptionError
 from klieg.evaluation import ClassFinder, EvaluationOptions, evaluate
 from klieg.evaluation.baselines import BASELINES
 from klieg.evaluation.metrics.map_statistics import compactness
 from klieg.evaluation.metrics.pixel_precision import PixelPrecision
-from klieg.evaluation.table import METRICS
+from klieg.evaluation.metrics.table import METRICS
 from klieg.export import export_classifier
-from small_net import NAMES, lively_net
-from toy_dataset import toy_dataset
 
 OPTIONS = EvaluationOptions(
     methods=("gradcam", "casm"), metrics=tuple(METRICS), batch_size=3, resamples=20
@@ -120,7 +120,7 @@ SCRIPT = """
 import sys, time
 from klieg import Explainer
 from klieg.evaluation import EvaluationOptions, evaluate
-from toy_dataset import toy_dataset
+from helpers.toy_dataset import toy_dataset
 with Explainer(sys.argv[1], threads=1) as explainer:
     print("started", flush=True)
     evaluate(explainer, toy_dataset(40), sys.argv[2], options=EvaluationOptions(

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.toy_dataset import toy_dataset
 from klieg.evaluation.datasets.annotated import AnnotatedPhoto, Region
 from klieg.evaluation.questions import ask, boxes_on_grid, mask_on_grid
 from klieg.images.fitting import fit_image
-from toy_dataset import toy_dataset
 
 CLASSES = {"ant": (0,), "bee": (1, 3)}
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.toy_dataset import toy_dataset
 from klieg.errors import InputError
 from klieg.evaluation.baselines import BASELINES
 from klieg.evaluation.metrics.pixel_precision import pixel_counts, pixel_precision
+from klieg.evaluation.metrics.table import METRICS
 from klieg.evaluation.options import EvaluationOptions
 from klieg.evaluation.record import Record, Row
 from klieg.evaluation.summary import Summary, summarise
-from klieg.evaluation.table import METRICS
-from toy_dataset import toy_dataset
 
 METHODS = ("gradcam", "cam")
 METRIC_NAMES = ("pointing", "localisation_error", "pxap")

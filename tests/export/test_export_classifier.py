@@ -12,14 +12,14 @@ import onnxruntime
 import pytest
 import torch
 
-from bare_models import traced
+from helpers.bare_models import traced
+from helpers.small_net import MEAN, NAMES, STD, small_net
 from klieg.errors import ExportError, OptionError, UnsupportedOperatorError
-from klieg.explainer_file import read_explainer
 from klieg.export import export_classifier
 from klieg.export.classifier import default_scales
-from klieg.export.outputs import OUTPUTS
+from klieg.export.instrument.outputs import OUTPUTS
 from klieg.methods.table import METHODS
-from small_net import MEAN, NAMES, STD, small_net
+from klieg.model_file.explainer_file import read_explainer
 
 
 def outputs(path: Path, size: tuple[int, int] = (32, 32), batch: int = 2) -> dict[str, np.ndarray]:

@@ -12,12 +12,12 @@ import onnx
 import onnx.helper as oh
 import onnxruntime
 import pytest
-from mutations import FLOAT, INT64, classifier
 
+from helpers.mutations import FLOAT, INT64, classifier
 from klieg.errors import ExportError, GradientError, UnsupportedOperatorError
 from klieg.export.autodiff import add_gradient
 
-WORKER = Path(__file__).parents[1] / "fuzz_worker.py"
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ WORKER = Path(__file__).parents[1] / "fuzz_worker.py"
 def test_only_own_errors_escape(kind: str, entry: str, count: int) -> None:
     """Thousands were tried when this was written; each run repeats the first ones."""
     worker = subprocess.run(
-        [sys.executable, str(WORKER), kind, entry, "0", str(count)],
-        capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "helpers.fuzz_worker", kind, entry, "0", str(count)],
+        cwd=TESTS, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert worker.returncode == 0, worker.stderr[-2000:]
     assert worker.stdout == ""

@@ -17,14 +17,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from helpers.small_masker import SmallMasker, small_masker
+from helpers.small_net import MEAN, STD, lively_net, small_net
 from klieg.errors import ExplainerFileError, ExportError, OptionError, ParityError
-from klieg.explainer_file import read_explainer
-from klieg.export import export_classifier, torch_classifier
-from klieg.export.tensorrt_lint import lint
+from klieg.export import export_classifier
+from klieg.export.classifiers import torch_classifier
+from klieg.export.inspection.tensorrt_lint import lint
 from klieg.methods.table import METHODS
-from klieg.onnx_subgraph import subgraph
-from small_masker import SmallMasker, small_masker
-from small_net import MEAN, STD, lively_net, small_net
+from klieg.model_file.explainer_file import read_explainer
+from klieg.model_file.subgraph import subgraph
 
 MIXED = ("features.3", "features.5", "features")
 
@@ -184,7 +185,7 @@ def test_last_call_of_a_module_counts(tmp_path: Path) -> None:
 def test_wrong_rows_of_several_targets_are_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from klieg.export.repeat import _Passing
+    from klieg.export.instrument.repeat import _Passing
 
     monkeypatch.setattr(_Passing, "first_of_each", lambda _self, value: value)
     assert not export(tmp_path / "net.onnx", small_masker(), layer="features.3").several_targets

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
 
-from bare_models import (
+from helpers.bare_models import (
     GREY,
     RGB,
     SIZE,
@@ -28,8 +28,8 @@ from bare_models import (
 from klieg import Explainer
 from klieg.cli import main
 from klieg.errors import ExportError, ImageError, OptionError
-from klieg.explainer_file import read_explainer
 from klieg.export import export_classifier
+from klieg.model_file.explainer_file import read_explainer
 
 
 @pytest.fixture(scope="module")

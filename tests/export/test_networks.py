@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from klieg import Explainer
-from klieg.explainer_file import read_explainer
 from klieg.export import export_classifier
-from klieg.export.networks.architectures import NETWORKS, Network, build
-from klieg.export.networks.graphs import CHANNELS, MEAN, STD, NetworkGraphs
-from klieg.export.parity_inputs import random_images
+from klieg.export.random_images import random_images
 from klieg.export.session import Session
+from klieg.model_file.explainer_file import read_explainer
+from networks.architectures import NETWORKS, Network, build
+from networks.graphs import CHANNELS, MEAN, STD, NetworkGraphs
 
 DEFAULT_LAYERS = {
     "resnet50": "layer4",
@@ -97,8 +97,8 @@ def test_map_changes_with_the_image_and_with_the_class(graphs: NetworkGraphs) ->
 @pytest.mark.parametrize("graph", ["explainer", "image_gradient"])
 def test_tensorrt_builds(graphs: NetworkGraphs, graph: str) -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
-    from klieg.export.tensorrt_lint import lint
-    from klieg.export.tensorrt_rtx import build_engine
+    from klieg.export.inspection.tensorrt_lint import lint
+    from networks.tensorrt_rtx import build_engine
 
     model = getattr(graphs, graph)
     built = build_engine(
@@ -117,9 +117,9 @@ def test_tensorrt_builds_in_lower_precision(graphs: NetworkGraphs, precision: st
     matter for the parser, and in bfloat16, which has fewer operators.
     """
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
-    from klieg.export.precision import lowered
-    from klieg.export.tensorrt_lint import lint
-    from klieg.export.tensorrt_rtx import build_engine, parse
+    from klieg.export.inspection.tensorrt_lint import lint
+    from klieg.export.instrument.precision import lowered
+    from networks.tensorrt_rtx import build_engine, parse
 
     model = lowered(graphs.explainer, precision)
     built = build_engine(

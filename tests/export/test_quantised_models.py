@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnxruntime import quantization
 
+from helpers.small_net import MEAN, STD
 from klieg import Explainer
 from klieg.errors import ParityError
 from klieg.export import classifier, export_classifier
-from klieg.export.parity import KINK_LIMIT, check
-from small_net import MEAN, STD
+from klieg.export.parity.original import KINK_LIMIT, check
 
 
 class Calibration(quantization.CalibrationDataReader):

@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from klieg.explainer_file import read_explainer
-from klieg.export import export_classifier, parity
-from klieg.export.instrument import instrument
-from klieg.export.onnx_classifier import Names, find_classifier
-from klieg.export.repeat import _Passing
-from klieg.export.torch_classifier import TorchClassifier
-from small_net import MEAN, STD, small_net
+from helpers.small_net import MEAN, STD, small_net
+from klieg.export import export_classifier
+from klieg.export.classifiers.onnx_classifier import Names, find_classifier
+from klieg.export.classifiers.torch_classifier import TorchClassifier
+from klieg.export.instrument.graph import instrument
+from klieg.export.instrument.repeat import _Passing
+from klieg.export.parity import original as parity
+from klieg.model_file.explainer_file import read_explainer
 
 METHODS = ["saliency", "excitation_backprop", "contrastive_excitation"]
 PER_TARGET = ["gradient", "excitation", "contrast"]

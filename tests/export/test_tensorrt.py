@@ -16,12 +16,12 @@ import onnx.helper as oh
 import onnx.numpy_helper
 import pytest
 
+from helpers.small_masker import small_masker
+from helpers.small_net import MEAN, STD, small_net
 from klieg.backends.tensorrt.bindings import process_log
 from klieg.export import export_classifier
-from klieg.export.tensorrt_lint import lint
-from klieg.export.tensorrt_rtx import build_engine, parse
-from small_masker import small_masker
-from small_net import MEAN, STD, small_net
+from klieg.export.inspection.tensorrt_lint import lint
+from networks.tensorrt_rtx import build_engine, parse
 
 rtx = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
 

@@ -18,9 +18,9 @@ import correctness
 import end_to_end
 import throughput
 
-from klieg.atomic import atomic_path
 from klieg.errors import DeviceError, KliegError
 from klieg.kernels.device.opening import open_device
+from klieg.storage.atomic import atomic_path
 from rows import Row, Skipped, as_markdown
 
 

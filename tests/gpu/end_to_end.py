@@ -86,8 +86,8 @@ def _compared(
 def _published(module: object) -> None:
     import torch
 
-    from klieg.export.published_cameras import published_cameras
-    from klieg.export.torch_tap import ModuleTap
+    from klieg.export.classifiers.torch_tap import ModuleTap
+    from klieg.export.parity.published_cameras import published_cameras
 
     image = torch.rand(1, 3, 224, 224, device="cuda")
     published_cameras(module, ModuleTap("layer4"), image, SIZES, target=0)

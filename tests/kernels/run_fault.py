@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 
-from cpu_build import SHIM
-from cpu_device import CpuDevice
+from helpers.cpu_build import SHIM
+from helpers.cpu_device import CpuDevice
 from klieg.kernels.cuda.kernels import Kernels
 from klieg.kernels.device.array import DeviceArray
 

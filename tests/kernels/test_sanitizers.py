@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cpu_build import sanitizer
+from helpers.cpu_build import sanitizer
 
 FOLDER = Path(__file__).parent
 FILES = sorted(path.name for path in (FOLDER / "cuda").glob("test_*.py"))
@@ -62,7 +62,7 @@ def watched(kind: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[
         "KLIEG_SHIM_EXAMPLES": EXAMPLES[kind],
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONPATH": str(FOLDER),
+        "PYTHONPATH": str(FOLDER.parent),
     }
     return subprocess.run(
         [sys.executable, *arguments],

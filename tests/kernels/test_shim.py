@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from cpu_build import SHIM
-from cpu_device import CpuDevice
+from helpers.cpu_build import SHIM
+from helpers.cpu_device import CpuDevice
 from klieg.errors import DeviceError
 from klieg.kernels.cuda.kernels import Kernels
 from klieg.kernels.device.array import DeviceArray

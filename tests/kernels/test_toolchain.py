@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cpu_build import entry_points
-from cpu_device import CpuDevice
+from helpers.cpu_build import entry_points
+from helpers.cpu_device import CpuDevice
 from klieg.errors import DeviceError
 from klieg.kernels.cuda import kernels, run_time, sources
 from klieg.kernels.cuda.fatbin import ARCHITECTURES, KernelUsage, compile_report, usage

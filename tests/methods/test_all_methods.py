@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from helpers.small_net import lively_net, small_net
+from helpers.torch_backend import TorchBackend
 from klieg import Explainer
 from klieg.cli import main
 from klieg.errors import OptionError
-from klieg.explainer_file import ALWAYS
 from klieg.methods.passes import Batch
 from klieg.methods.table import METHODS, checked_options
-from small_net import lively_net, small_net
-from torch_backend import TorchBackend
+from klieg.model_file.explainer_file import ALWAYS
 
 AT_THE_END = ("cam", "excitation_backprop", "contrastive_excitation")
 EARLY = 3  # in front of this layer the gradient varies, which NormGrad needs to tell classes apart

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from klieg import Explainer
-from klieg.explainer_file import read_explainer
 from klieg.export import export_classifier
-from klieg.export.published_cameras import PublishedResult, published_cameras
-from klieg.export.sources import Source
-from klieg.export.torch_classifier import TorchClassifier
+from klieg.export.classifiers.sources import Source
+from klieg.export.classifiers.torch_classifier import TorchClassifier
+from klieg.export.parity.published_cameras import PublishedResult, published_cameras
 from klieg.images.fitting import fit_image
 from klieg.methods.cameras import enlarge_images
+from klieg.model_file.explainer_file import read_explainer
 
 TOLERANCE = 1e-4
 EARLIER_LAYER = "_blocks.15"  # before the last convolution: its gradient varies in space

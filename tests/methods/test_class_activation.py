@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.small_net import MEAN, STD, small_net
+from helpers.torch_backend import TorchBackend
 from klieg.errors import OptionError
 from klieg.methods.passes import Batch
 from klieg.methods.table import METHODS
-from small_net import MEAN, STD, small_net
-from torch_backend import TorchBackend
 
 EARLY = 3  # after the max pool: an 8 x 8 map with a gradient that varies in space
 TOLERANCE = 1e-5

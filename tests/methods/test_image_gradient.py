@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from klieg.export.parity_inputs import random_images
+from helpers.small_net import MEAN, lively_net, small_net
+from helpers.torch_backend import TorchBackend
+from klieg.export.random_images import random_images
 from klieg.methods import passes as passes_module
 from klieg.methods.passes import Batch
 from klieg.methods.table import METHODS, checked_options
-from small_net import MEAN, lively_net, small_net
-from torch_backend import TorchBackend
 
 MEAN_COLOUR = 255 * torch.tensor(MEAN, dtype=torch.float64).view(1, 3, 1, 1)
 TOLERANCE = 1e-4

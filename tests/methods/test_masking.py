@@ -11,13 +11,13 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
+from helpers.small_net import small_net
+from helpers.torch_backend import TorchBackend
 from klieg import Explainer
 from klieg.cli import main
 from klieg.errors import NumericalError, TargetError
 from klieg.methods.masking import casm
 from klieg.methods.passes import Batch
-from small_net import small_net
-from torch_backend import TorchBackend
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from cpu_device import CpuDevice
+from helpers.cpu_device import CpuDevice
+from helpers.recording_cpu import RecordingCpu
+from helpers.small_net import MEAN, STD, small_net
 from klieg import Explainer, Explanation
 from klieg.backends.onnxruntime_device import MEMORY
 from klieg.errors import (
@@ -21,10 +23,9 @@ from klieg.errors import (
     NumericalError,
     OptionError,
 )
-from klieg.export import export_classifier, parity
+from klieg.export import export_classifier
+from klieg.export.parity import original as parity
 from klieg.kernels.device.array import DeviceArray
-from recording_cpu import RecordingCpu
-from small_net import MEAN, STD, small_net
 
 SCALES = (32, 45, 77)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
+from helpers.torch_backend import info
 from klieg.methods import extremal as extremal_module
 from klieg.methods import meaningful as meaningful_module
 from klieg.methods import passes as passes_module
@@ -15,7 +16,6 @@ from klieg.methods.extremal import AREAS, RADIUS, binary_targets, dilated, dilat
 from klieg.methods.meaningful import meaningful
 from klieg.methods.passes import Batch, Passes
 from klieg.methods.perturbation import Fading, adam, enlarging
-from torch_backend import info
 
 SIZE, CELLS = 32, 16
 PATCH = (slice(18, 26), slice(4, 12))

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from cpu_device import CpuDevice
+from helpers.cpu_device import CpuDevice
+from helpers.recording_cpu import RecordingCpu
 from klieg.errors import BackendError, DeviceError, NumericalError
-from klieg.explainer_file import ExplainerInfo
 from klieg.kernels.cuda.kernels import Kernels
 from klieg.kernels.cuda.pyramid import pyramid
 from klieg.kernels.cuda.upsample import upsample
@@ -20,7 +20,7 @@ from klieg.kernels.device.array import DeviceArray
 from klieg.kernels.device.replay import PLANS, ReplayDevice
 from klieg.methods.passes import Batch, DeviceBatch, Maps, Passes
 from klieg.methods.running import Running
-from recording_cpu import RecordingCpu
+from klieg.model_file.explainer_file import ExplainerInfo
 
 INFO = ExplainerInfo(
     layer="layer", input_size=16, scales=(16, 24), source_sha256="", mean=(0.5,) * 3, std=(1.0,) * 3

@@ -8,12 +8,12 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from helpers.small_net import MEAN, small_net
+from helpers.torch_backend import TorchBackend
 from klieg.explanation import normalise
 from klieg.methods import passes as passes_module
 from klieg.methods.passes import Batch
 from klieg.methods.rise import random_masks, rise
-from small_net import MEAN, small_net
-from torch_backend import TorchBackend
 
 OPTIONS = {"cells": 4, "visible": 0.5, "seed": 3}
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.small_masker import SmallMasker
+from helpers.toy_patches import MEAN, SIDE, STD, colour_net, listed, write_patches
+from helpers.toy_training import write_photos
 from klieg.export import export_classifier
 from klieg.images.decoding import read_image
-from small_masker import SmallMasker
-from toy_patches import MEAN, SIDE, STD, colour_net, listed, write_patches
-from toy_training import write_photos
 
 
 @pytest.fixture(autouse=True)

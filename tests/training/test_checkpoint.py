@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-import klieg.training.tensors as tensor_files
+import klieg.training.model.tensors as tensor_files
+from helpers.small_net import lively_net
+from helpers.toy_training import AGNOSTIC, toy_options, toy_run
 from klieg.errors import CheckpointError
-from klieg.export.weights import weights_sha256
+from klieg.export.classifiers.weights import weights_sha256
 from klieg.training import TrainedMasker, TrainingOptions, load_masker
 from klieg.training.checkpoint import Checkpoints, RunState
-from klieg.training.critics import Critics
-from klieg.training.masker import Masker
-from klieg.training.options import CriticOptions, MaskerOptions
-from klieg.training.tensors import read_tensors, write_tensors
-from small_net import lively_net
-from toy_training import AGNOSTIC, toy_options, toy_run
+from klieg.training.model.critics import Critics
+from klieg.training.model.masker import Masker
+from klieg.training.model.tensors import read_tensors, write_tensors
+from klieg.training.settings.options import CriticOptions, MaskerOptions
 
 CRITICS = {**AGNOSTIC, "snapshot_every": 5}
 """Members after 1, 5 and 10 steps: only the last checkpoint has the last one."""

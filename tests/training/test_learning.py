@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from klieg.errors import DataError
-from klieg.training.taps import TappedClassifier
-from klieg.training.tensors import read_tensors
-from toy_training import (
+from helpers.toy_training import (
     SQUARE,
     ColourNet,
     photo,
@@ -21,6 +18,9 @@ from toy_training import (
     write_photo,
     write_photos,
 )
+from klieg.errors import DataError
+from klieg.training.model.taps import TappedClassifier
+from klieg.training.model.tensors import read_tensors
 
 
 def rows(path: Path) -> list[dict[str, float]]:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from klieg.training.critics import Critics
-from klieg.training.masker import Masker
+from helpers.small_net import lively_net
+from klieg.training.model.critics import Critics
+from klieg.training.model.masker import Masker
 from klieg.training.optimisers import Optimisers
-from klieg.training.options import CriticOptions, MaskerOptions, OptimiserOptions
-from small_net import lively_net
+from klieg.training.settings.options import CriticOptions, MaskerOptions, OptimiserOptions
 
 TAPS = ("features.3", "features")
 

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 
 import klieg.training.step as step_module
-from klieg.errors import DivergedError, OptionError
-from klieg.export.weights import weights_sha256
-from klieg.training import TrainingOptions, load_masker, read_options
-from klieg.training.configuration import table_of
-from klieg.training.optimisers import Optimisers
-from small_net import lively_net
-from toy_training import (
+from helpers.small_net import lively_net
+from helpers.toy_training import (
     AGNOSTIC,
     killed_run,
     toy_options,
     toy_run,
 )
+from klieg.errors import DivergedError, OptionError
+from klieg.export.classifiers.weights import weights_sha256
+from klieg.training import TrainingOptions, load_masker, read_options
+from klieg.training.optimisers import Optimisers
+from klieg.training.settings.configuration import table_of
 
 RESULTS = ("masker.safetensors", "log.csv", "scores.csv", "config.toml")
 

@@ -14,13 +14,13 @@ import klieg.training.maskers
 from klieg import Explainer
 from klieg.errors import OptionError
 from klieg.export import export_classifier
-from klieg.export.maskers import open_masker, shipped_maskers
-from klieg.export.sources import Source
-from klieg.export.weights import weights_sha256
+from klieg.export.classifiers.sources import Source
+from klieg.export.classifiers.weights import weights_sha256
 from klieg.images.fitting import fit_image
 from klieg.training import read_options
-from klieg.training.configuration import table_of
-from klieg.training.taps import TappedClassifier
+from klieg.training.model.taps import TappedClassifier
+from klieg.training.settings.configuration import table_of
+from klieg.training.shipped import open_masker, shipped_maskers
 
 FOLDER = Path(klieg.training.maskers.__file__).parent
 NAMES = ["casm", "simplified-ca", "simplified-fix"]

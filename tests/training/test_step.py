@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.v2.functional import resize
 
-from klieg.training.critics import Critics
-from klieg.training.infilling import blurred, open_infiller
-from klieg.training.masker import Masker
-from klieg.training.options import CriticOptions, MaskerOptions, ObjectiveOptions
+from helpers.small_net import MEAN, STD, lively_net
+from klieg.training.model.critics import Critics
+from klieg.training.model.infilling import blurred, open_infiller
+from klieg.training.model.masker import Masker
+from klieg.training.settings.options import CriticOptions, MaskerOptions, ObjectiveOptions
 from klieg.training.step import Step, compute_step
-from small_net import MEAN, STD, lively_net
 
 TAPS = ("features.3", "features")
 BOTH = ObjectiveOptions(

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from klieg.training.batches import centre_crop
-from klieg.training.photos import Photo
-from klieg.training.taps import TappedClassifier
+from helpers.toy_training import ColourNet, photo, write_photo
+from klieg.training.data.batches import centre_crop
+from klieg.training.data.photos import Photo
+from klieg.training.model.taps import TappedClassifier
 from klieg.training.validation import Scores, validate
-from toy_training import ColourNet, photo, write_photo
 
 SIZE = 35
 """Photos of 40 x 56 pixels are cut to this and not resized."""

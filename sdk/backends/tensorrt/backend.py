@@ -18,9 +18,9 @@ from klieg.backends.tensorrt.manifest import Platform
 from klieg.backends.tensorrt.profiles import EngineOptions
 from klieg.backends.tensorrt.selection import Selection
 from klieg.errors import BackendError, DeviceError, ImageError, TargetError
-from klieg.explainer_file import ExplainerFile
 from klieg.kernels.device import CudaDevice
 from klieg.kernels.device.array import DeviceArray
+from klieg.model_file.explainer_file import ExplainerFile
 
 
 class TensorRTBackend:

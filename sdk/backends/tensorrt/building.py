@@ -10,8 +10,8 @@ import klieg.backends.tensorrt.interface as api
 from klieg.backends.tensorrt.bindings import TensorRT, open_tensorrt
 from klieg.backends.tensorrt.profiles import EngineOptions, Shapes, profiles
 from klieg.errors import EngineError
-from klieg.explainer_file import ExplainerFile
-from klieg.onnx_subgraph import subgraph
+from klieg.model_file.explainer_file import ExplainerFile
+from klieg.model_file.subgraph import subgraph
 
 BUILD: Final = 1
 """How engines are built: raise it with every change of the cut, the profiles or the flags here."""

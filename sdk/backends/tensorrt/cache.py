@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from klieg.atomic import atomic_path
 from klieg.backends.tensorrt.manifest import Identity, Manifest, Platform
 from klieg.errors import EngineError
-from klieg.explainer_file import ExplainerFile
+from klieg.model_file.explainer_file import ExplainerFile
+from klieg.storage.atomic import atomic_path
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Final
 from klieg.backends.tensorrt.building import BUILD
 from klieg.backends.tensorrt.profiles import EngineOptions
 from klieg.errors import EngineError
-from klieg.explainer_file import ExplainerFile
 from klieg.kernels.device import Device
+from klieg.model_file.explainer_file import ExplainerFile
 
 FORMAT: Final = 2
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from klieg.errors import OptionError
-from klieg.explainer_file import ExplainerFile
+from klieg.model_file.explainer_file import ExplainerFile
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """The smallest, the usual and the largest shape of an input."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from klieg.errors import InputError, TargetError
-from klieg.targets import resolve_target
+from klieg.images.targets import resolve_target
 
 ClassMapping = Mapping[str, tuple[int | str, ...]]
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from klieg.errors import InputError, OptionError
 from klieg.evaluation.metrics.checks import check_number, checked_boxes
 from klieg.evaluation.metrics.localisation import intersection_over_union
-from klieg.saliency_map import check_maps
+from klieg.maps.checks import check_maps
 
 OVERLAPS: Final = (0.3, 0.5, 0.7)
 """The intersections over union that a hit reaches."""

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from klieg.errors import InputError
 from klieg.evaluation.metrics.checks import check_images, check_shares
-from klieg.saliency_map import check_maps
+from klieg.maps.checks import check_maps
 
 
 def masked(

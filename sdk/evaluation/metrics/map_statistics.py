@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from klieg.errors import OptionError
 from klieg.evaluation.metrics.checks import check_same_shape
 from klieg.evaluation.metrics.localisation import Variant
-from klieg.saliency_map import check_maps
+from klieg.maps.checks import check_maps
 
 
 def compactness(maps: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from klieg.evaluation.metrics.checks import (
     check_some_object,
     checked_boxes,
 )
-from klieg.saliency_map import check_maps
+from klieg.maps.checks import check_maps
 
 GUARD: Final = 1e-6
 """Keeps the quotients finite, as in the released code."""

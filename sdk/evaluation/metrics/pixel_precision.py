@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.errors import InputError, OptionError
-from klieg.saliency_map import check_maps
+from klieg.maps.checks import check_maps
 
 
 class PixelPrecision:

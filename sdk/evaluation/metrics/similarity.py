@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from klieg.errors import InputError
 from klieg.evaluation.metrics.checks import check_same_shape
-from klieg.saliency_map import check_maps
+from klieg.maps.checks import check_maps
 
 WINDOW: Final = 5
 """Side in pixels of the windows that SSIM compares."""

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from klieg.errors import EvaluationError, InputError, OptionError
 from klieg.evaluation.metrics import similarity
 from klieg.explainer import Explainer, Image
-from klieg.explainer_file import ALWAYS, ExplainerFile, read_explainer
 from klieg.images.fitting import Fit
 from klieg.methods.table import find_method
-from klieg.onnx_subgraph import subgraph
+from klieg.model_file.explainer_file import ALWAYS, ExplainerFile, read_explainer
+from klieg.model_file.subgraph import subgraph
 
 if TYPE_CHECKING:
-    from klieg.export.reinitialisation import Layer
+    from klieg.export.randomised.reinitialisation import Layer
 
 Mode = Literal["cascading", "independent"]
 Maps = NDArray[np.float32]  # [N, S, S] in 0..1
@@ -81,9 +81,9 @@ def randomisation_test(
 
     Adebayo et al.: Sanity checks for saliency maps, NeurIPS 2018. A method whose maps stay alike
     does not show what the model learned. "cascading" draws the weights from the output down to a
-    layer, "independent" those of one layer only; `klieg.export.reinitialisation` says how they are
-    drawn. Maps are compared as `Explanation.maps` has them, for the class that the original model
-    predicts.
+    layer, "independent" those of one layer only; `klieg.export.randomised.reinitialisation`
+    says how they are drawn. Maps are compared as `Explanation.maps` has them, for the class
+    that the original model predicts.
 
     Model by model, each on all photos: an engine is opened once per layer and one at a time. The
     original maps are computed once and wait on disk, so memory holds one batch, however many photos
@@ -191,7 +191,7 @@ class _Run:
 def _opened(file: ExplainerFile, method: str) -> tuple[Any, list[Layer]]:
     """Return the part of the file that the method needs, as onnx's ModelProto, and its layers."""
     try:
-        from klieg.export.reinitialisation import layers, parsed
+        from klieg.export.randomised.reinitialisation import layers, parsed
     except ImportError as error:
         raise EvaluationError(
             f"drawing weights anew needs {error.name}: pip install 'klieg[eval]'"
@@ -205,7 +205,7 @@ def _randomised(
     model: Any, parts: list[list[Layer]], mode: Mode, seed: int, folder: Path
 ) -> Iterator[Path]:
     """Yield the file of one randomised model after another, always the same path."""
-    from klieg.export.reinitialisation import reinitialised, save
+    from klieg.export.randomised.reinitialisation import reinitialised, save
 
     path = folder / "randomised.onnx"
     for number, part in enumerate(parts):

@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from klieg.atomic import atomic_path
-from klieg.evaluation.plots import figure_of, save_figure
+from klieg.evaluation.report.plots import figure_of, save_figure
 from klieg.evaluation.sanity.randomisation import RandomisationResult
+from klieg.storage.atomic import atomic_path
 
 TITLES: Final = {
     "spearman": "Spearman",

@@ -13,12 +13,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_gpu import FakeGpu
 from fake_tensorrt import fake_tensorrt
-
 from klieg.backends.tensorrt.building import build_plan
 from klieg.backends.tensorrt.cache import EngineCache, Entry
 from klieg.backends.tensorrt.manifest import Identity, Platform
 from klieg.backends.tensorrt.profiles import EngineOptions
-from klieg.explainer_file import ALWAYS, ExplainerFile, read_explainer
+from klieg.model_file.explainer_file import ALWAYS, ExplainerFile, read_explainer
 
 Put = Callable[..., Entry]
 

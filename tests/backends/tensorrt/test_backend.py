@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from fake_gpu import FakeGpu
 from fake_tensorrt import names, value
-
 from klieg.backends import DeviceBackend
 from klieg.backends.tensorrt.backend import TensorRTBackend
 from klieg.backends.tensorrt.cache import EngineCache, Entry
@@ -25,11 +25,11 @@ from klieg.errors import (
     ImageError,
     TargetError,
 )
-from klieg.explainer_file import ExplainerFile
 from klieg.kernels.device.array import DeviceArray
 from klieg.methods.cameras import cameras
 from klieg.methods.passes import Batch, Passes
-from klieg.onnx_file import TensorType
+from klieg.model_file.explainer_file import ExplainerFile
+from klieg.model_file.wire import TensorType
 
 Put = Callable[..., Entry]
 Open = Callable[..., TensorRTBackend]

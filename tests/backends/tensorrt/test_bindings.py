@@ -6,8 +6,8 @@ import sys
 from typing import Any
 
 import pytest
-from fake_tensorrt import fake_tensorrt
 
+from fake_tensorrt import fake_tensorrt
 from klieg.backends.tensorrt.bindings import MESSAGES, open_tensorrt
 from klieg.errors import BackendError
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+
 from fake_gpu import FakeGpu
 from fake_tensorrt import fake_tensorrt, names
-
 from klieg.backends.tensorrt.building import BUILD
 from klieg.backends.tensorrt.cache import EngineCache
 from klieg.backends.tensorrt.manifest import Identity, Platform
 from klieg.cli.build import build
 from klieg.errors import DeviceError
-from klieg.explainer_file import ALWAYS, ExplainerFile
+from klieg.model_file.explainer_file import ALWAYS, ExplainerFile
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import json
 from typing import Any
 
 import pytest
-from fake_tensorrt import names
 
+from fake_tensorrt import names
 from klieg.backends.tensorrt.building import build_plan
 from klieg.backends.tensorrt.profiles import EngineOptions, profiles
 from klieg.errors import BackendError, EngineError, OptionError
-from klieg.explainer_file import ALWAYS, ExplainerFile
-from klieg.onnx_file import TensorType
+from klieg.model_file.explainer_file import ALWAYS, ExplainerFile
+from klieg.model_file.wire import TensorType
 
 pytestmark = pytest.mark.usefixtures("context")
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_gpu import FakeGpu
 
 import klieg.backends.tensorrt.cache as module
+from fake_gpu import FakeGpu
 from klieg.backends.tensorrt.backend import TensorRTBackend
 from klieg.backends.tensorrt.cache import EngineCache, Entry, default_folder
 from klieg.backends.tensorrt.manifest import Platform
 from klieg.errors import EngineError
-from klieg.explainer_file import ExplainerFile
+from klieg.model_file.explainer_file import ExplainerFile
 
 Put = Callable[..., Entry]
 

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_gpu import FakeGpu
 
 import klieg.backends.tensorrt.cache as module
 import klieg.backends.tensorrt.manifest as manifest
+from fake_gpu import FakeGpu
 from klieg.backends.tensorrt.building import BUILD
 from klieg.backends.tensorrt.cache import EngineCache, Entry
 from klieg.backends.tensorrt.manifest import Identity, Platform
 from klieg.errors import EngineError
-from klieg.explainer_file import ExplainerFile
+from klieg.model_file.explainer_file import ExplainerFile
 
 Put = Callable[..., Entry]
 HERE = Platform("NVIDIA Test", (9, 0), "10.16.1.11")

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from fake_gpu import FakeGpu
 from fake_tensorrt import value
-
 from klieg.backends.tensorrt.backend import TensorRTBackend
 from klieg.backends.tensorrt.cache import EngineCache, Entry
 from klieg.errors import BackendError, DeviceError, NumericalError
-from klieg.explainer_file import ExplainerFile
+from klieg.model_file.explainer_file import ExplainerFile
 
 Put = Callable[..., Entry]
 

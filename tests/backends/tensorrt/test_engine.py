@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from fake_gpu import STREAM, FakeGpu
 from fake_tensorrt import ALL_OUTPUTS, SCRATCH, names, value
-
 from klieg.backends.tensorrt.bindings import open_tensorrt
 from klieg.backends.tensorrt.building import build_plan
 from klieg.backends.tensorrt.engine import Engine
 from klieg.backends.tensorrt.profiles import EngineOptions
 from klieg.errors import BackendError, DeviceError, DeviceMemoryError, EngineError
-from klieg.explainer_file import ALWAYS, ExplainerFile
 from klieg.kernels.device.array import DeviceArray
+from klieg.model_file.explainer_file import ALWAYS, ExplainerFile
 
 OUTPUTS = sorted(ALWAYS)
 OPTIONS = EngineOptions((32, 48), max_batch=4, targets_per_image=2)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from fake_tensorrt import fake_tensorrt
 
+from fake_tensorrt import fake_tensorrt
 from klieg.backends.tensorrt import bindings, interface
 
 ROOT = Path(__file__).parents[3]

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+
 from fake_gpu import FakeGpu, recording
 from fake_tensorrt import names
-
-from cpu_device import CpuDevice
+from helpers.cpu_device import CpuDevice
 from klieg import Explainer
 from klieg.backends.tensorrt.backend import TensorRTBackend
 from klieg.backends.tensorrt.cache import EngineCache, Entry
 from klieg.cli import main
-from klieg.explainer_file import read_explainer
 from klieg.kernels.device import Argument, Kernel, Module, opening
 from klieg.kernels.device.replay import PLANS
+from klieg.model_file.explainer_file import read_explainer
 
 Put = Callable[..., Entry]
 SIZES = (32, 46, 61)

@@ -18,7 +18,7 @@ from klieg.backends.tensorrt.building import build_plan
 from klieg.backends.tensorrt.engine import Engine
 from klieg.backends.tensorrt.profiles import EngineOptions
 from klieg.errors import BackendError, EngineError
-from klieg.explainer_file import ALWAYS, ExplainerFile, read_explainer
+from klieg.model_file.explainer_file import ALWAYS, ExplainerFile, read_explainer
 
 rtx = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
 

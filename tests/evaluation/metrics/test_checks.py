@@ -7,7 +7,7 @@ import pytest
 
 from klieg.errors import InputError
 from klieg.evaluation.metrics.checks import check_shares, checked_boxes
-from klieg.saliency_map import check_maps
+from klieg.maps.checks import check_maps
 
 
 def test_maps_that_can_be_used_pass() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.small_net import MEAN, STD, lively_net
 from klieg import Explainer
 from klieg.errors import InputError, OptionError
 from klieg.evaluation.sanity.adversarial import (
@@ -18,7 +19,6 @@ from klieg.evaluation.sanity.adversarial import (
     restoration_sanity,
 )
 from klieg.export import export_classifier
-from small_net import MEAN, STD, lively_net
 
 SIZE = 24
 NET = lively_net().double().requires_grad_(False)

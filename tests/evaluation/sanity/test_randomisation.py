@@ -12,15 +12,15 @@ import pytest
 import torch
 from scipy import stats
 
+from helpers.small_masker import small_masker
+from helpers.small_net import MEAN, NAMES, STD, lively_net
 from klieg import Explainer
 from klieg.errors import EvaluationError, ImageError, InputError, OptionError
 from klieg.evaluation.sanity import randomisation
 from klieg.evaluation.sanity.randomisation import RandomisationResult, randomisation_test
 from klieg.export import export_classifier
-from klieg.export.reinitialisation import layers, reinitialised, save
+from klieg.export.randomised.reinitialisation import layers, reinitialised, save
 from klieg.images.fitting import fit_image
-from small_masker import small_masker
-from small_net import MEAN, NAMES, STD, lively_net
 
 SIZE = 48  # the smallest that HOG takes
 
@@ -157,6 +157,6 @@ def test_what_is_missing(
         randomisation_test(path, [])
     with pytest.raises(OptionError, match="--methods saliency"):
         randomisation_test(small_explainer, pictures, method="saliency")
-    monkeypatch.setitem(sys.modules, "klieg.export.reinitialisation", None)
+    monkeypatch.setitem(sys.modules, "klieg.export.randomised.reinitialisation", None)
     with pytest.raises(EvaluationError, match=r"pip install 'klieg\[eval\]'"):
         randomisation.randomisation_test(path, pictures)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cpu_device import CpuDevice, Launch
+from helpers.cpu_device import CpuDevice, Launch
 from klieg.kernels.cuda.kernels import Kernels
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpu_build import sanitizer
+from helpers.cpu_build import sanitizer
 from klieg.errors import OptionError
 from klieg.kernels.contraction_plain import contract_plain
 from klieg.kernels.cuda.contract import CELLS, COLUMNS, Contraction, largest_tile

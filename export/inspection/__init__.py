@@ -1,0 +1,1 @@
+"""Looks into a bare ONNX classifier before it is exported."""

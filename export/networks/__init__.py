@@ -1,1 +1,0 @@
-"""Published architectures, measured: python -m klieg.export.networks.table docs/networks.md."""

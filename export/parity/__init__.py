@@ -1,0 +1,1 @@
+"""Comparisons of an explainer with its original: torch, finite differences, float64."""

@@ -1,0 +1,1 @@
+"""Explainer files with weights drawn anew, for sanity checks."""

@@ -1,0 +1,1 @@
+"""Saliency maps as arrays: what makes one, and the regions it marks."""

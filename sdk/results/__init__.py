@@ -1,0 +1,1 @@
+"""Results as files: pictures, arrays and the formats they are written in."""

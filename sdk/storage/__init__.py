@@ -1,0 +1,1 @@
+"""Files that survive a crash: complete or absent, and bound to one configuration."""

@@ -1,0 +1,1 @@
+"""Photos and labels to train on, in batches."""

@@ -1,0 +1,1 @@
+"""Checks that retrain: RemOve And Retrain, and labels drawn anew."""

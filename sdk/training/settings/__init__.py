@@ -1,0 +1,1 @@
+"""What a run is told: options, presets, and the TOML file they come from."""

@@ -1,0 +1,1 @@
+"""Doubles, small models and checks that several tests share."""

@@ -1,0 +1,1 @@
+"""Published architectures, measured: PYTHONPATH=tests python -m networks.table docs/networks.md."""

@@ -1,0 +1,69 @@
+"""Results as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from klieg import Explainer
+from klieg.results.folder import ResultFolder
+from klieg.results.overlay import overlay
+
+
+@pytest.mark.parametrize(("method", "brightened"), [("saliency", True), ("gradcam", False)])
+def test_pictures_of_single_pixels_are_brightened_but_not_the_maps(
+    method: str, brightened: bool, small_explainer_all: Path, tmp_path: Path
+) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (320, 320, 3), dtype=np.uint8)
+    with Explainer(small_explainer_all) as explainer:
+        explanation = explainer.explain([photo], method=method, target=1)
+    (path,) = explanation.save(tmp_path)
+    saliency = explanation.on_image(0)
+    np.testing.assert_array_equal(np.load(path.with_suffix(".npy")), saliency)
+    drawn = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)[:320].astype(int)
+    plain = overlay(photo, saliency, title="")[:320].astype(int)
+    assert (np.abs(drawn - plain).max() > 20) == brightened
+    if brightened:
+        shown = overlay(
+            photo, (saliency / np.quantile(saliency[saliency > 0], 0.99)).clip(0, 1), title=""
+        )
+        assert np.abs(drawn - shown[:320]).max() <= 1
+
+
+def test_no_file_replaces_another(small_explainer: Path, tmp_path: Path) -> None:
+    """Photos whose names look like the files of others."""
+    names = ("a.png", "a-views.png", "a-gradcam.png", "a-gradcam-views.png", "a.bmp")
+    for number, name in enumerate(names):
+        photo = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / name), photo)
+    paths = [tmp_path / name for name in names]
+    with Explainer(small_explainer) as explainer:
+        explanations = [explainer.explain(paths, method=m) for m in ("gradcam", "cam")]
+    for views in (None, "mean"):
+        single, several = (ResultFolder(tmp_path / f"{kind}-{views}") for kind in "ab")
+        written: list[Path | None] = []
+        for i in range(len(names)):
+            result = single.save(explanations[0], i, views=views)
+            written += [result.overlay, result.saliency, result.views]
+            results = several.compare(explanations, i, views=views)
+            written.append(results[0].comparison)
+            for result in results:
+                assert result.comparison == results[0].comparison
+                written += [result.overlay, result.saliency, result.views]
+        files = [path for path in written if path is not None]
+        assert len(set(files)) == len(files) == len(names) * (7 if views is None else 10)
+        assert all(path.exists() for path in files)
+
+
+def test_names_without_views_stay(small_explainer: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "a-views.png"):
+        cv2.imwrite(str(tmp_path / name), np.eye(40, dtype=np.uint8) * 255)
+    with Explainer(small_explainer) as explainer:
+        explanation = explainer.explain([tmp_path / "a.png", tmp_path / "a-views.png"])
+    names = [path.name for path in explanation.save(tmp_path / "out")]
+    assert names == ["a.png", "a-views.png"]
+    names = [path.name for path in explanation.save(tmp_path / "out", views="mean")]
+    assert names == ["a.png", "a-views-2.png"]
