@@ -1,6 +1,6 @@
 """Hands mutated models to the importer, in a process of its own because onnx might end it.
 
-Prints one line per error that is not klieg's own: `python -m helpers.fuzz_worker bytes export 0 100`.
+One line per error that is not klieg's own: `python -m helpers.fuzz_worker bytes export 0 100`.
 """
 
 from __future__ import annotations
