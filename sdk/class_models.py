@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.errors import OptionError, TargetError
+from klieg.images.batch import Batch
 from klieg.images.targets import Target, resolve_target
-from klieg.methods.passes import Batch
 
 if TYPE_CHECKING:
     from klieg.explainer import Explainer
@@ -63,7 +63,7 @@ def class_model(
         raise TargetError("got no target, expected the number or name of a class to model")
     info = explainer.info
     index = resolve_target(target, classes=explainer.classes, names=info.class_names)
-    explainer.check_outputs("a class model", {"image_gradient"}, export_for="saliency")
+    explainer.check_outputs("a class model", {"image_gradient"})
     if steps < 1 or not (learning_rate > 0 and l2 >= 0):
         raise OptionError(
             f"steps {steps}, learning_rate {learning_rate}, l2 {l2}: expected at least 1, "

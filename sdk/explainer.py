@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from klieg.backends import Backend, Engine, named_engine
 from klieg.errors import ImageError, InputError, OptionError, TargetError
 from klieg.explanation import Explanation, concatenate
 from klieg.images.fitting import Fit, Placement
-from klieg.images.loading import Image as Image
-from klieg.images.loading import Loaded, as_batch, listed_images, load
-from klieg.images.on_device import device_batches
-from klieg.images.targets import Targets, is_single
-from klieg.kernels.device.sharing import is_on_device
-from klieg.methods.passes import Batch, DeviceBatch
-from klieg.methods.scales import chosen_scales
-from klieg.methods.table import check_target, checked_options, find_method
-from klieg.opened import OpenedFile
+from klieg.images.intake import Image, Intake, Photos, listed_images
+from klieg.images.targets import PREDICTED, Targets, is_single
+from klieg.methods.passes import Passes
+from klieg.methods.running import Running
+from klieg.methods.table import check_target, checked_options, chosen_scales, find_method
+from klieg.model_file.explainer_file import ExplainerInfo, read_explainer
+from klieg.model_file.outputs import OUTPUTS
 
 
-class Explainer(OpenedFile):
+class Explainer:
     """Explains images with one explainer file.
 
     >>> with Explainer("resnet50.onnx") as explainer:  # doctest: +SKIP
@@ -33,6 +36,46 @@ class Explainer(OpenedFile):
 
     Several threads may share one Explainer.
     """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        backend: str | Engine = "onnxruntime",
+        **earlier: Any,
+    ) -> None:
+        """Read, check and load an explainer file.
+
+        What is asked for is used, or an error says why not.
+
+        Args:
+            path: A file written by `klieg export`.
+            backend: The engine with its options, such as `klieg.OnnxRuntime(threads=2)` or
+                `klieg.TensorRT(device="cuda.core")`; or its name, for an engine without options.
+            **earlier: Options of a named engine, deprecated: give them to the engine itself.
+
+        Raises:
+            ExplainerFileError: the file is no explainer, or is not safe to load.
+            BackendError: the engine is not installed, lacks something, or refuses the file.
+            DeviceError: there is no usable GPU.
+            EngineError: TensorRT's engines are missing, damaged, or those of another GPU.
+            OptionError: there is no such engine, or an option has an impossible value.
+        """
+        file = read_explainer(path)
+        self._info, self._classes, self._channels = file.info, file.classes, file.channels
+        self._fixed_size, self._outputs = file.fixed_size, file.outputs
+        with ExitStack() as opened:
+            self._backend = opened.enter_context(_engine(backend, earlier).opened(file))
+            self._intake = Intake(file, self._backend.device)
+            self._passes = Passes(self._backend, file.info, several_targets=file.several_targets)
+            self._running = Running(self._passes, self._backend)
+            opened.callback(self._running.close)
+            self._opened = opened.pop_all()
+        self._versions = {
+            "klieg": importlib.metadata.version("klieg"),
+            **self._backend.versions,
+            "explainer_sha256": file.sha256,
+        }
 
     def explain(
         self,
@@ -54,14 +97,7 @@ class Explainer(OpenedFile):
                 uint8 [B, S, S, channels] or float32 [B, channels, S, S] in 0..255 with S the
                 first scale. It is read where it lies (replay, and several classes with a file that
                 takes one, copy it on the GPU), and its values are not checked.
-            method: What to compute.
-                From the layer: "cameras", "gradcam", "gradcam++", "hirescam", "layercam",
-                "normgrad", "linear_approx", and "cam" where pool and linear layer follow.
-                From a file exported for them: "saliency", "gradient_x_input", "smoothgrad",
-                "integrated_gradients", "guided_backprop", "deconvnet", "excitation_backprop",
-                "contrastive_excitation", and by hundreds of passes "meaningful", "extremal".
-                From any file, by thousands of passes: "rise".
-                From a file with a masking model: "casm", one mask whatever the class.
+            method: Name of the method; `klieg explain --help` lists them with what they need.
             target: The class to explain: a number, a name, None for the predicted one, or a list
                 with one of these per image, or with a list of these per image: the result then
                 has one row per image and class, in order. "casm" takes none.
@@ -70,10 +106,7 @@ class Explainer(OpenedFile):
             fit: How a photo becomes square: "crop" its centre, "letterbox" it between grey bars, or
                 "stretch" it.
             batch_size: Number of images that are in memory with all their activations at once.
-            **options: Numbers that the method takes: "smoothgrad" samples (25), noise (0.15 of the
-                image's range) and seed (0); "integrated_gradients" steps (32); "meaningful" and
-                "extremal" steps (100) and cells (28 along each side of a mask); "rise" masks
-                (2000), cells (7 along each side), visible (0.5 of them) and seed (0).
+            **options: Numbers that the method takes, see `klieg.methods.table`.
 
         Returns:
             Maps, raw maps, logits and more, in the order of the images.
@@ -85,8 +118,7 @@ class Explainer(OpenedFile):
                 file was not exported for it.
             BackendError: the engine failed, or the model returned NaN.
         """
-        check_target(method, target)
-        listed: Any = images if is_on_device(images) else listed_images(images)
+        listed = listed_images(images)
         if len(listed) == 0:
             raise InputError("got no images, expected at least one")
         if not is_single(target):
@@ -96,11 +128,19 @@ class Explainer(OpenedFile):
                     f"got {len(target)} targets for {len(listed)} images, expected one per image, "
                     "or a single one for all"
                 )
-        parts = self.explain_iter(
-            listed, method=method, target=target, scales=scales, fit=fit, batch_size=batch_size,
-            on_image_error=None, **options,
-        )  # fmt: skip
-        return concatenate(list(parts))
+        parts = list(
+            self.explain_iter(
+                listed,
+                method=method,
+                target=target,
+                scales=scales,
+                fit=fit,
+                batch_size=batch_size,
+                on_image_error=None,
+                **options,
+            )
+        )
+        return parts[0] if len(parts) == 1 else concatenate(parts)
 
     def explain_iter(
         self,
@@ -134,25 +174,43 @@ class Explainer(OpenedFile):
             KliegError: as `explain`, when the batch with the offending image is due.
         """
         check_target(method, target)
-        checked = checked_options(method, options)
-        sizes = chosen_scales(scales, method=method, info=self._info, fixed_size=self._fixed_size)
-        self.check_outputs(f"method {method!r}", find_method(method).outputs, export_for=method)
+        explain = self._prepared(method, scales, fit, options)
+        photos = self.read(
+            images, target=target, batch_size=batch_size, on_image_error=on_image_error
+        )
+        return map(explain, photos)
+
+    def read(
+        self,
+        images: Iterable[Image],
+        *,
+        target: Targets = None,
+        batch_size: int = 8,
+        on_image_error: Callable[[ImageError], None] | None = None,
+    ) -> Iterator[Photos]:
+        """Read photos in batches, to be explained by one method or by several: `explain_photos`.
+
+        Args, Yields and Raises: as in `explain_iter`.
+        """
         if batch_size < 1:
             raise OptionError(f"batch_size is {batch_size}, expected at least 1")
-        batches: Iterator[tuple[Sequence[Loaded], Batch | DeviceBatch]]
-        if is_on_device(images):
-            batches = device_batches(
-                images, target, backend=self._backend, size=sizes[0], channels=self._channels,
-                classes=self._classes, class_names=self._info.class_names, batch_size=batch_size,
-            )  # fmt: skip
-        else:
-            loaded = load(
-                images, target, size=sizes[0], fit=fit, classes=self._classes,
-                class_names=self._info.class_names, on_image_error=on_image_error,
-            )  # fmt: skip
-            listed = iter(lambda: list(islice(loaded, batch_size)), [])
-            batches = ((part, as_batch(part, self._channels)) for part in listed)
-        return (self._explanation(part, batch, method, sizes, checked) for part, batch in batches)
+        return self._intake.read(
+            images, target, batch_size=batch_size, on_image_error=on_image_error
+        )
+
+    def explain_photos(
+        self,
+        photos: Photos,
+        *,
+        method: str = "cameras",
+        scales: Sequence[int] | None = None,
+        fit: Fit = "crop",
+        **options: float,
+    ) -> Explanation:
+        """Explain a batch that `read` has yielded; see `explain`."""
+        if any(target != PREDICTED for asked in photos.targets for target in asked):
+            check_target(method, photos.targets)
+        return self._prepared(method, scales, fit, options)(photos)
 
     def prepare(
         self, images: Iterable[Image], *, fit: Fit = "crop"
@@ -169,38 +227,115 @@ class Explainer(OpenedFile):
         Raises:
             ImageError: as `explain`.
         """
-        loaded = list(
-            load(
-                images, None, size=self._info.input_size, fit=fit, classes=self._classes,
-                class_names=None, on_image_error=None,
-            )
-        )  # fmt: skip
-        placements = tuple(one.placement for one in loaded)
-        return as_batch(loaded, self._channels).images, placements
+        listed = list(images)
+        (photos,) = self.read(listed, batch_size=len(listed))
+        batch, placements = self._intake.fit(photos, self._info.input_size, fit)
+        return batch.images, placements
 
-    def _explanation(
+    @property
+    def info(self) -> ExplainerInfo:
+        """What the explainer file says about itself."""
+        return self._info
+
+    @property
+    def backend(self) -> Backend:
+        """The engine, for passes of one's own."""
+        return self._backend
+
+    @property
+    def passes(self) -> Passes:
+        """Checked passes through the engine, as the methods use them."""
+        return self._passes
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self._classes
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the model's images."""
+        return self._channels
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """What computes: klieg, the engine, the digest of the explainer file."""
+        return self._versions
+
+    @property
+    def outputs(self) -> frozenset[str]:
+        """What the explainer file computes."""
+        return self._outputs
+
+    def check_outputs(self, name: str, outputs: Iterable[str]) -> None:
+        """Raise OptionError if the file lacks an output that `name` needs."""
+        for output in sorted(set(outputs) - self._outputs):
+            raise OptionError(
+                f"{name} needs the output {output!r}, which this explainer file lacks: export the "
+                f"model again with `{OUTPUTS[output].option}`"
+            )
+
+    def close(self) -> None:
+        """Free the engine, and the device unless it was given as one."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
         self,
-        images: Sequence[Loaded],
-        batch: Batch | DeviceBatch,
-        method: str,
-        sizes: tuple[int, ...],
-        options: Mapping[str, float],
-    ) -> Explanation:
-        found = self._running(batch, method, sizes, options)
-        rows = [images[owner] for owner in batch.owner]
-        return Explanation(
-            maps=found.maps,
-            raw=found.raw,
-            targets=found.targets,
-            logits=found.logits,
-            scales_used=found.scales_used,
-            degenerate=found.degenerate,
-            scales=sizes,
-            method=method,
-            photos=tuple(row.photo for row in rows),
-            names=tuple(row.name for row in rows),
-            placements=tuple(row.placement for row in rows),
-            class_names=self._info.class_names,
-            probability=self._info.probability,
-            versions=self._versions,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _prepared(
+        self, method: str, scales: Sequence[int] | None, fit: Fit, options: Mapping[str, float]
+    ) -> Callable[[Photos], Explanation]:
+        """Check what is asked of a method, and return what explains photos so."""
+        checked = checked_options(method, options)
+        sizes = chosen_scales(scales, method=method, info=self._info, fixed_size=self._fixed_size)
+        self.check_outputs(f"method {method!r}", find_method(method).outputs)
+
+        def explain(photos: Photos) -> Explanation:
+            batch, placements = self._intake.fit(photos, sizes[0], fit)
+            found = self._running(batch, method, sizes, checked)
+            owners = batch.owner.tolist()
+            return Explanation(
+                maps=found.maps,
+                raw=found.raw,
+                targets=found.targets,
+                logits=found.logits,
+                scales_used=found.scales_used,
+                degenerate=found.degenerate,
+                scales=sizes,
+                method=method,
+                photos=tuple([photos.photos[owner] for owner in owners]),
+                names=tuple([photos.names[owner] for owner in owners]),
+                placements=tuple([placements[owner] for owner in owners]),
+                class_names=self._info.class_names,
+                probability=self._info.probability,
+                versions=self._versions,
+            )
+
+        return explain
+
+
+def _engine(backend: str | Engine, earlier: Mapping[str, Any]) -> Engine:
+    """Return the engine that was asked for, by itself or by its name."""
+    if not isinstance(backend, str):
+        if earlier:
+            raise OptionError(
+                f"got the options {', '.join(earlier)} beside an engine: give them to the engine"
+            )
+        return backend
+    if earlier:
+        name = {"onnxruntime": "OnnxRuntime", "tensorrt": "TensorRT"}.get(backend, backend)
+        options = ", ".join(f"{option}=..." for option in earlier)
+        warnings.warn(
+            f"options of an engine are given to it: backend=klieg.{name}({options})",
+            DeprecationWarning,
+            stacklevel=3,
         )
+    return named_engine(backend, **earlier)

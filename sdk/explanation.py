@@ -11,10 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klieg.errors import InputError
 from klieg.images.fitting import Placement
 from klieg.kernels.device.array import DeviceArray
 from klieg.maps.regions import Rule, binarise, bounding_boxes, thresholds
+from klieg.methods.table import find_method
 from klieg.model_file.explainer_file import Probability
+from klieg.model_file.probabilities import probabilities
+from klieg.results.folder import ResultFolder
+from klieg.results.formats import DEFAULT_FORMATS, Result
 
 
 @dataclass(frozen=True)
@@ -127,31 +132,70 @@ class Explanation:
         """
         return np.asarray(bounding_boxes(self.binary_on_image(i, rule=rule)[None])[0])
 
-    def save(self, folder: str | os.PathLike[str], *, views: Rule | None = None) -> list[Path]:
-        """Write, for every image, an overlay PNG and the map on the photo's grid as `.npy`.
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        formats: Sequence[str] = DEFAULT_FORMATS,
+        views: Rule | None = None,
+    ) -> list[Path]:
+        """Write files for every image: by default an overlay PNG, and the map as `.npy`.
 
         Args:
             folder: Created if missing. A file of the same name is replaced once its successor is
                 complete.
+            formats: Names of output formats; see `klieg.results.formats`.
             views: With a rule of `binary`, also write the photo with its salient part alone,
                 removed and inpainted, side by side as `-views.png`.
 
         Returns:
-            The overlays, in order.
+            The files of the first format, in order.
+
+        Raises:
+            OptionError: there is no such format.
+            InputError: the photos are on a GPU.
         """
-        from klieg.results.folder import ResultFolder
+        asked = tuple(dict.fromkeys((*formats, *(("views",) if views else ()))))
+        results = ResultFolder(Path(folder), asked)
+        return [
+            results.save([self.result(i, rule=views or "mean")])[0].files[asked[0]]
+            for i in range(len(self))
+        ]
 
-        results = ResultFolder(Path(folder))
-        return [results.save(self, i, views=views).overlay for i in range(len(self))]
+    def result(self, i: int, *, rule: Rule = "mean") -> Result:
+        """Return what an output format is given of image i: plain values.
 
+        Args:
+            i: Number of the image in the batch.
+            rule: See `binary`.
 
-def probabilities(logits: NDArray[np.float32], kind: Probability) -> NDArray[np.float32]:
-    """Turn logits [B, classes] into probabilities [B, classes] in 0..1."""
-    exact = logits.astype(np.float64)
-    if kind == "sigmoid":
-        return (0.5 * (1 + np.tanh(exact / 2))).astype(np.float32)  # cannot overflow
-    powers = np.exp(exact - exact.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
+        Raises:
+            InputError: the photo is on a GPU.
+        """
+        photo, target = self.photos[i], int(self.targets[i])
+        if isinstance(photo, DeviceArray):
+            raise InputError(
+                "the photo is on a GPU, and pictures are drawn on the host: explain host arrays, "
+                "or draw `Explanation.maps` yourself"
+            )
+        predicted, method = int(self.logits[i].argmax()), find_method(self.method)
+        return Result(
+            name=self.names[i],
+            photo=np.asarray(np.rint(photo), dtype=np.uint8),
+            saliency=self.on_image(i),
+            threshold=float(thresholds(self.maps[i : i + 1], rule=rule)[0]),
+            rule=rule,
+            method=self.method,
+            method_title=method.title,
+            pixelwise=method.pixelwise,
+            target=target,
+            class_name=self.class_name(target),
+            probability=float(self.probabilities[i, target]),
+            predicted=None if predicted == target else self.class_name(predicted),
+            scales=self.scales,
+            scales_used=tuple(self.scales_used[i].tolist()),
+            degenerate=bool(self.degenerate[i]),
+        )
 
 
 def normalise(raw: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -18,7 +18,7 @@ from helpers.small_masker import small_masker
 from helpers.small_net import MEAN, NAMES, STD, small_net
 from klieg.export import export_classifier
 from klieg.export.classifiers.sources import Source, open_source
-from klieg.images.decoding import read_image
+from klieg.images.formats import read_image
 
 PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png")
 

@@ -12,7 +12,7 @@ from helpers.small_net import small_net
 from helpers.torch_backend import TorchBackend
 from klieg import Explainer
 from klieg.errors import TargetError
-from klieg.methods.passes import Batch
+from klieg.images.batch import Batch
 from klieg.methods.table import METHODS, checked_options
 
 CAM_FAMILY = [name for name, method in METHODS.items() if "gradient" in method.outputs]

@@ -13,11 +13,11 @@ from klieg.export.autodiff.emitter import Emitter, dims, graph_values
 from klieg.export.autodiff.engine import Cotangent
 from klieg.export.autodiff.gradient import add_target, find_tensor, one_hot_seed
 from klieg.export.classifiers.onnx_classifier import GraphClassifier
-from klieg.export.instrument.outputs import OUTPUTS, Walk
+from klieg.export.instrument.outputs import Walk
 from klieg.export.instrument.repeat import first_of_each, repeat_behind
-from klieg.model_file.explainer_file import IMAGE_OUTPUTS
+from klieg.model_file.outputs import OUTPUTS as FILE_OUTPUTS
 
-_RESERVED: Final = frozenset({"image", "target", "logits", "activation", "mask", *OUTPUTS})
+_RESERVED: Final = frozenset({"image", "target", *FILE_OUTPUTS})
 
 
 def instrument(
@@ -141,11 +141,12 @@ def _declare_shapes(
     logits.shape = ir.Shape(["batch", classes])
     logits.dtype = ir.DataType.FLOAT
     for value in graph.outputs[2:]:
-        if value.name == "mask":
+        form = FILE_OUTPUTS[str(value.name)].form
+        if form == "mask":
             value.shape = ir.Shape(["batch", 1, *list(image.shape)[2:]])
             value.dtype = ir.DataType.FLOAT
             continue
-        like = image if value.name in IMAGE_OUTPUTS else activation
+        like = image if form == "image" else activation
         constant = found[str(value.name)].constant_axes
         sizes = [1 if axis in constant else size for axis, size in enumerate(like.shape or [])]
         value.shape = ir.Shape(["batch" if like is image else rows, *sizes[1:]])

@@ -15,7 +15,7 @@ from klieg.export.parity.finite_differences import gradient_error, with_outputs
 from klieg.export.parity.float64 import doubled, evaluator, in_float64
 from klieg.export.random_images import random_images, two_targets
 from klieg.export.session import Session
-from klieg.methods.passes import PER_IMAGE
+from klieg.model_file.outputs import OUTPUTS
 
 if TYPE_CHECKING:
     from klieg.export.classifiers.torch_classifier import TorchClassifier
@@ -29,13 +29,7 @@ KINK_LIMIT: Final = 0.1
 """Largest float32 error of what is right in float64: see `against_torch`, `against_onnx`."""
 
 
-COMPARED: Final[tuple[str, ...]] = (
-    "logits", "activation", "gradient", "image_gradient", "mask",
-)  # fmt: skip
-"""Outputs for which there is a truth at export; other rule tables are tested, not compared."""
-
-NOT_ADDITIVE: Final = frozenset({"guided_gradient", "deconvnet_gradient"})
-"""Outputs of the image's shape that are no sum over targets, so for one target per image only."""
+COMPARED: Final = tuple(name for name, output in OUTPUTS.items() if output.compared)
 
 
 def against_torch(
@@ -200,12 +194,13 @@ def of_several_targets(
         return np.inf
     worst = 0.0
     for name, value in together.items():
-        if name in NOT_ADDITIVE:
-            continue
-        if name == "image_gradient":
-            truth = one[name] + other[name]
-        elif name in PER_IMAGE:
+        output = OUTPUTS[name]
+        if output.rows == "image":
             truth = one[name]
+        elif output.form == "image":
+            if not output.additive:  # one class per image only: nothing to compare
+                continue
+            truth = one[name] + other[name]
         else:
             truth = np.stack([one[name], other[name]], axis=1).reshape(-1, *one[name].shape[1:])
         same = value.shape == truth.shape

@@ -16,6 +16,7 @@ from klieg.export.instrument.precision import MOVES
 from klieg.export.parity.original import relative_error
 from klieg.export.random_images import random_images, two_targets
 from klieg.export.session import Session
+from klieg.model_file.outputs import OUTPUTS
 
 STRUCTURE_LIMIT: Final = 1e-3
 """Largest error without rounding. The operators are the same: it is 0 where the engine fuses them
@@ -25,7 +26,7 @@ ROUNDING_LIMIT: Final[Mapping[str, float]] = {"float16": 0.1, "bfloat16": 0.5}
 """Largest error of logits, activation and mask that rounding may cause. Measured on images of noise
 at 16 architectures: up to 0.03 and 0.23 (RegNet-Y)."""
 
-FORWARD: Final = ("logits", "activation", "mask")
+FORWARD: Final = tuple(name for name, output in OUTPUTS.items() if output.rows == "image")
 
 _FLOATS: Final = (
     onnx.TensorProto.FLOAT,

@@ -100,11 +100,11 @@ def _measure(
     explainer: Explainer, classifier: Path | None, repeat: int, threads: int | None
 ) -> tuple[dict[str, list[float]], float]:
     """Return the seconds of each activity in every round, and the peak memory of one map in MiB."""
+    from klieg.images.batch import Batch
     from klieg.kernels.contraction import contract
     from klieg.methods.cameras import enlarge_images
     from klieg.methods.class_activation import gradcam
     from klieg.methods.masking import casm
-    from klieg.methods.passes import Batch
 
     size, sizes = explainer.info.input_size, explainer.info.scales
     photo = _photos(1, size)

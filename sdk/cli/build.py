@@ -125,7 +125,7 @@ def _sizes_by_outputs(
     file: ExplainerFile, methods: Sequence[str], scales: Sequence[int] | None
 ) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Return the image sizes of each set of outputs that a method needs, both in order."""
-    from klieg.methods.scales import chosen_scales
+    from klieg.methods.table import chosen_scales
 
     if not methods:
         raise OptionError("got no methods, expected at least one, such as --methods cameras")

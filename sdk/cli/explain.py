@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +16,16 @@ from klieg.cli import options as shared
 from klieg.cli.engine import engine_options, open_explainer
 from klieg.cli.failure import reported
 from klieg.cli.photos import listed_files
-from klieg.methods.table import METHODS
+from klieg.methods.table import METHODS, find_method
+from klieg.storage.atomic import atomic_path
 
 if TYPE_CHECKING:
     from klieg.errors import ImageError
     from klieg.explainer import Explainer
-    from klieg.explanation import Explanation
+    from klieg.images.intake import Photos
     from klieg.maps.regions import Rule
     from klieg.results.folder import SavedResult
+    from klieg.results.formats import Result
 
 
 @click.command(short_help="Explain photos.")
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
 @click.option(
     "--method",
     "methods",
-    type=click.Choice(list(METHODS)),
     multiple=True,
     default=["cameras"],
     show_default=True,
@@ -48,9 +51,19 @@ if TYPE_CHECKING:
 @shared.SCALES
 @shared.fit("crop")
 @click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    default=["png", "npy"],
+    show_default=True,
+    metavar="NAME",
+    help="What to write: png (the map over the photo), npy (the map on the photo's pixels), views, "
+    "or a format of an installed package. Repeatable.",
+)
+@click.option(
     "--views",
     is_flag=True,
-    help="Also show each photo with its salient part alone, removed and inpainted.",
+    help="Also --format views: each photo with its salient part alone, removed and inpainted.",
 )
 @shared.binarise("What --views counts as salient: above the map's mean, or the share that is it.")
 @shared.BATCH_SIZE
@@ -64,6 +77,7 @@ def explain(
     target: tuple[str, ...],
     scales: list[int] | None,
     fit: Any,
+    formats: tuple[str, ...],
     views: bool,
     binarise: Rule,
     batch_size: int,
@@ -77,19 +91,32 @@ def explain(
     """
     files = listed_files(images)
     classes = [int(one) if one.isdigit() else one for one in target]
+    methods = tuple(dict.fromkeys(methods))
+    formats = tuple(dict.fromkeys((*formats, "views") if views else formats))
     with reported(), open_explainer(explainer, **engine) as opened:
-        failures = _explain_all(
-            opened,
+        from klieg.results.folder import ResultFolder
+
+        asked = [_Asked.of(method, methods, dict(options), scales, classes) for method in methods]
+        failures: list[ImageError] = []
+        photos = opened.read(
             files,
-            output,
-            methods=tuple(dict.fromkeys(methods)),
-            options=dict(options),
-            scales=scales,
-            target=[classes] * len(files) if classes else None,
-            views=binarise if views else None,
-            fit=fit,
+            target=[classes] * len(files) if any(one.targeted for one in asked) else None,
             batch_size=batch_size,
+            on_image_error=failures.append,
         )
+        folder = ResultFolder(output, formats)
+        with (
+            _lines(output / "results.jsonl") as write,
+            click.progressbar(length=len(files), label="explaining", show_pos=True) as bar,
+        ):
+            for batch in photos:
+                for results, seconds in _explained(opened, batch, asked, fit, binarise):
+                    for result, saved, took in zip(
+                        results, folder.save(results), seconds, strict=True
+                    ):
+                        write(_record(result, saved, took))
+                bar.update(len(batch.names))
+            bar.update(len(failures))
     for failure in failures:
         click.echo(f"Error: {failure}", err=True)
     click.echo(f"explained {len(files) - len(failures)} of {len(files)} photos: see {output}")
@@ -97,119 +124,87 @@ def explain(
         raise SystemExit(1)
 
 
-def _explain_all(
-    explainer: Explainer,
-    files: Sequence[Path],
-    output: Path,
-    *,
-    methods: Sequence[str],
-    options: Mapping[str, float],
-    scales: Sequence[int] | None,
-    target: Sequence[Sequence[int | str]] | None,
-    views: Rule | None,
-    **common: Any,
-) -> list[ImageError]:
-    """Write the results of all readable files and return the errors of the others."""
-    from klieg.errors import InputError
-    from klieg.results.folder import ResultFolder
-    from klieg.storage.atomic import atomic_path
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of one of several methods."""
 
-    failures: list[ImageError] = []
-    streams = [
-        explainer.explain_iter(
-            files,
-            method=method,
-            on_image_error=failures.append if method == methods[0] else _ignore,
-            **_own(method, methods, options, scales, target),
-            **common,
-        )
-        for method in methods
-    ]
-    folder = ResultFolder(output)
-    with (
-        atomic_path(output / "results.jsonl") as temporary,
-        temporary.open("w", encoding="utf-8") as lines,
-        click.progressbar(length=len(files), label="explaining", show_pos=True) as bar,
-    ):
-        photo = None
-        for timed in zip(*map(_timed, streams), strict=True):
-            explanations = [explanation for explanation, _ in timed]
-            if len({explanation.names for explanation in explanations}) > 1:
-                raise InputError("photos changed while they were explained: run again")
-            for i, name in enumerate(explanations[0].names):
-                if len(explanations) == 1:
-                    results = [folder.save(explanations[0], i, views=views)]
-                else:
-                    results = folder.compare(explanations, i, views=views)
-                for (explanation, seconds), saved in zip(timed, results, strict=True):
-                    record = _record(explanation, i, saved, seconds, views)
-                    lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-                bar.update(int(name != photo))
-                photo = name
-        bar.update(len(failures))
-    return failures
+    method: str
+    options: Mapping[str, float]
+    scales: Sequence[int] | None
+    targeted: bool
+
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        methods: Sequence[str],
+        options: Mapping[str, float],
+        scales: Sequence[int] | None,
+        classes: Sequence[int | str],
+    ) -> _Asked:
+        """Give a method what it takes; what none of the methods takes, it gets and refuses."""
+        this = find_method(method)
+        others = [find_method(other) for other in methods if other != method]
+        targeted = bool(classes) and (not this.class_free or all(one.class_free for one in others))
+        if len(classes) > 1 and not targeted:
+            raise click.UsageError(
+                f"{this.title} has one map per photo, whatever the class: ask for one --target, or "
+                f"leave {method} out"
+            )
+        own = {
+            name: value
+            for name, value in options.items()
+            if name in this.options or not any(name in one.options for one in others)
+        }
+        takes_scales = this.multi_scale or not any(one.multi_scale for one in others)
+        return cls(method, own, scales if takes_scales else None, targeted)
 
 
-def _own(
-    method: str,
-    methods: Sequence[str],
-    options: Mapping[str, float],
-    scales: Sequence[int] | None,
-    target: Sequence[Sequence[int | str]] | None,
-) -> dict[str, Any]:
-    """Return what is meant for one of several methods; what is for none of them goes to all."""
-    this = METHODS[method]
-    others = [METHODS[other] for other in methods if other != method]
-    own: dict[str, Any] = {
-        name: value
-        for name, value in options.items()
-        if name in this.options or not any(name in one.options for one in others)
-    }
-    if this.multi_scale or not any(one.multi_scale for one in others):
-        own["scales"] = scales
-    if not this.class_free or all(one.class_free for one in others):
-        own["target"] = target
-    elif target and len(target[0]) > 1:
-        raise click.UsageError(
-            f"{this.title} has one map per photo, whatever the class: ask for one --target, or "
-            f"leave {method} out"
-        )
-    return own
-
-
-def _timed(stream: Iterator[Explanation]) -> Iterator[tuple[Explanation, float]]:
-    """Yield each explanation with the seconds that one of its maps took."""
-    start = time.perf_counter()
-    for explanation in stream:
-        yield explanation, (time.perf_counter() - start) / len(explanation)
+def _explained(
+    explainer: Explainer, photos: Photos, asked: Sequence[_Asked], fit: Any, rule: Rule
+) -> Iterator[tuple[list[Result], list[float]]]:
+    """Yield the results of all methods, image by image, and the seconds that each took."""
+    explanations, seconds = [], []
+    for one in asked:
         start = time.perf_counter()
+        explanation = explainer.explain_photos(
+            photos if one.targeted else photos.untargeted(),
+            method=one.method,
+            scales=one.scales,
+            fit=fit,
+            **one.options,
+        )
+        explanations.append(explanation)
+        seconds.append((time.perf_counter() - start) / len(explanation))
+    for i in range(len(explanations[0])):
+        yield [explanation.result(i, rule=rule) for explanation in explanations], seconds
 
 
-def _ignore(error: ImageError) -> None:
-    """Drop an error that the first method has reported."""
+@contextmanager
+def _lines(path: Path) -> Iterator[Callable[[dict[str, object]], None]]:
+    """Write records to a file, one per line; it appears complete or not at all."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as lines:
+        yield lambda record: print(json.dumps(record, ensure_ascii=False), file=lines)
 
 
-def _record(
-    explanation: Explanation, i: int, saved: SavedResult, seconds: float, views: Rule | None
-) -> dict[str, object]:
+def _record(result: Result, saved: SavedResult, seconds: float) -> dict[str, object]:
     """Return one line of results.jsonl."""
-    index = int(explanation.targets[i])
-    pairs = zip(explanation.scales, explanation.scales_used[i], strict=True)
+    pairs = zip(result.scales, result.scales_used, strict=True)
     record: dict[str, object] = {
-        "file": explanation.names[i],
-        "method": explanation.method,
-        "class": index,
-        "name": explanation.class_name(index),
-        "probability": round(float(explanation.probabilities[i, index]), 6),
+        "file": result.name,
+        "method": result.method,
+        "class": result.target,
+        "name": result.class_name,
+        "probability": round(result.probability, 6),
         "scales_used": [scale for scale, used in pairs if used],
-        "degenerate": bool(explanation.degenerate[i]),
+        "degenerate": result.degenerate,
         "seconds": round(seconds, 4),
-        "overlay": saved.overlay.name,
-        "map": saved.saliency.name,
     }
+    from klieg.results.formats import find_format
+
+    record |= {find_format(form).label: path.name for form, path in saved.files.items()}
     if saved.comparison is not None:
         record["comparison"] = saved.comparison.name
-    if views is not None and saved.views is not None:
-        box = explanation.box_on_image(i, rule=views)  # [4]
-        record |= {"views": saved.views.name, "box": box.tolist() if box.any() else None}
+    if "views" in saved.files:
+        record["box"] = result.box.tolist() if result.box.any() else None
     return record

@@ -65,7 +65,7 @@ def evaluate(
     options = EvaluationOptions() if options is None else options
     classes = ClassFinder.of(explainer) if classes is None else classes
     for method in options.methods:
-        explainer.check_outputs(f"method {method!r}", METHODS[method].outputs, export_for=method)
+        explainer.check_outputs(f"method {method!r}", METHODS[method].outputs)
     size = explainer.info.input_size
     if options.scales is not None and options.scales[:1] != (size,):
         raise OptionError(

@@ -1,51 +1,34 @@
-"""Reads an image file, and refuses one that is damaged, cut short or absurdly large.
+"""JPEG, PNG and BMP by OpenCV, refused if damaged, cut short or absurdly large.
 
 OpenCV decodes what it can: some versions fill the missing part of a truncated JPEG with grey and
 say nothing, and a header may claim any size. So the file is scanned before it is decoded.
 """
 
-import os
 import re
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from klieg.errors import ImageDecodeError, ImageTooLargeError
 
 MAX_PIXELS = 64_000_000
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:  # [H, W, 3] uint8 RGB
-    """Decodes a JPEG, PNG or BMP file to `[H, W, 3]` uint8 RGB.
+def read_jpeg(name: str, data: bytes) -> NDArray[np.uint8]:  # [H, W, 3] RGB
+    """Decode the content of a JPEG file."""
+    return _decoded(name, data, _scan_jpeg(data))
 
-    The EXIF orientation is applied. Grey, palette, CMYK and 16-bit files become 8-bit RGB, and an
-    alpha channel is dropped.
 
-    Raises:
-        ImageDecodeError: The file cannot be read, has another format, is damaged or cut short.
-        ImageTooLargeError: Its header claims more than `MAX_PIXELS`; nothing was decoded.
-    """
-    data = _read(path)
-    width, height, complete = _scan(path, data)
-    if width * height > MAX_PIXELS:
-        raise ImageTooLargeError(
-            f"{path} claims {width} x {height} = {width * height:,} pixels, the limit is "
-            f"{MAX_PIXELS:,}: shrink the file, or decode it yourself and pass an array"
-        )
-    if not complete:
-        raise ImageDecodeError(
-            f"{path} is cut short: its {len(data):,} bytes end before the image does; "
-            "copy or download the file again"
-        )
-    if width < 1 or height < 1:
-        raise ImageDecodeError(
-            f"the header of {path} claims {width} x {height} pixels, expected at least 1 x 1: "
-            "the file is damaged, copy or export it again"
-        )
-    return _decode(path, data)
+def read_png(name: str, data: bytes) -> NDArray[np.uint8]:  # [H, W, 3] RGB
+    """Decode the content of a PNG file."""
+    return _decoded(name, data, _scan_png(data))
+
+
+def read_bmp(name: str, data: bytes) -> NDArray[np.uint8]:  # [H, W, 3] RGB
+    """Decode the content of a BMP file."""
+    return _decoded(name, data, _scan_bmp(data))
 
 
 class _Header(NamedTuple):
@@ -56,43 +39,34 @@ class _Header(NamedTuple):
     complete: bool
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
+def _decoded(name: str, data: bytes, header: _Header) -> NDArray[np.uint8]:  # [H, W, 3] RGB
+    width, height, complete = header
+    if width * height > MAX_PIXELS:
+        raise ImageTooLargeError(
+            f"{name} claims {width} x {height} = {width * height:,} pixels, the limit is "
+            f"{MAX_PIXELS:,}: shrink the file, or decode it yourself and pass an array"
+        )
+    if not complete:
         raise ImageDecodeError(
-            f"cannot read {path}: {error.strerror or error}; expected a JPEG, PNG or BMP file"
-        ) from error
-    except ValueError as error:  # a null character in the path
-        raise ImageDecodeError(f"cannot read {str(path)!r}: {error}; check the path") from error
-
-
-def _scan(path: str | os.PathLike[str], data: bytes) -> _Header:
-    if data.startswith(b"\xff\xd8\xff"):
-        return _scan_jpeg(data)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _scan_png(data)
-    if data.startswith(b"BM"):
-        return _scan_bmp(data)
-    start = f"it starts with the bytes {data[:8].hex(' ')}" if data else "it is empty"
-    raise ImageDecodeError(
-        f"{path} is no JPEG, PNG or BMP file ({start}): "
-        "decode it yourself and pass an array [height, width, 3] of RGB values 0..255"
-    )
-
-
-def _decode(path: str | os.PathLike[str], data: bytes) -> np.ndarray:  # [H, W, 3] uint8 RGB
-    reason = "OpenCV gives no reason"
+            f"{name} is cut short: its {len(data):,} bytes end before the image does; "
+            "copy or download the file again"
+        )
+    if width < 1 or height < 1:
+        raise ImageDecodeError(
+            f"the header of {name} claims {width} x {height} pixels, expected at least 1 x 1: "
+            "the file is damaged, copy or export it again"
+        )
+    image, reason = None, "OpenCV gives no reason"
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
-        image, reason = None, str(error).strip()
+        reason = str(error).strip()
     if image is None:
         raise ImageDecodeError(
-            f"{path} cannot be decoded ({reason}): the file is damaged or of a rare kind; "
+            f"{name} cannot be decoded ({reason}): the file is damaged or of a rare kind; "
             "export it again, or decode it yourself and pass an array"
         )
-    return image
+    return np.asarray(image, dtype=np.uint8)
 
 
 # A marker that matters: no escaped data byte (FF 00), no restart (FF D0..D7), no fill (FF FF).

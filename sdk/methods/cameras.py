@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from klieg.images.batch import Array, Batch
 from klieg.kernels.contraction import contract
-from klieg.methods.passes import Array, Batch, Passes, RawMaps, chosen_classes
+from klieg.methods.passes import Passes, RawMaps, chosen_classes
 
 
 def cameras(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawMaps:

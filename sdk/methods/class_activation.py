@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from klieg.errors import OptionError
+from klieg.images.batch import Array, Batch
 from klieg.kernels.interpolation import enlarge
-from klieg.methods.passes import Array, Batch, Passes, RawMaps, chosen_classes
+from klieg.methods.passes import Passes, RawMaps, chosen_classes
 
 
 def gradcam(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawMaps:

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from klieg.methods.passes import Array, Batch, Passes, RawMaps
+from klieg.images.batch import Array, Batch
+from klieg.methods.passes import Passes, RawMaps
 from klieg.methods.perturbation import Fading, Floats, adam, enlarging, searched
 
 AREAS: Final = (0.05, 0.1, 0.2, 0.4)

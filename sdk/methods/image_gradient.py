@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from klieg.methods.passes import Array, Batch, Indices, Passes, RawMaps, chosen_classes
+from klieg.images.batch import Array, Batch, Indices
+from klieg.methods.passes import Passes, RawMaps, chosen_classes
 
 
 def saliency(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawMaps:

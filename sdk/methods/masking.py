@@ -8,8 +8,9 @@ from typing import Final
 import numpy as np
 
 from klieg.errors import NumericalError
+from klieg.images.batch import Array, Batch
 from klieg.methods.image_gradient import of_pixels
-from klieg.methods.passes import Array, Batch, Passes, RawMaps, chosen_classes
+from klieg.methods.passes import Passes, RawMaps, chosen_classes
 
 ROUNDING: Final = 1e-3
 """How far out of 0..1 an enlarged mask may be for rounding, half precision included."""

@@ -14,7 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from klieg.methods.passes import Array, Batch, Passes, RawMaps
+from klieg.images.batch import Array, Batch
+from klieg.methods.passes import Passes, RawMaps
 from klieg.methods.perturbation import Fading, Floats, adam, enlarging, searched
 
 BLUR: Final = 10 / 224

@@ -15,6 +15,7 @@ import numpy as np
 
 from klieg.backends import DeviceBackend
 from klieg.errors import NumericalError
+from klieg.images.batch import Indices
 from klieg.kernels.cuda.contract import Contraction
 from klieg.kernels.cuda.gate import Gates, gate
 from klieg.kernels.cuda.kernels import Kernels
@@ -22,7 +23,7 @@ from klieg.kernels.cuda.normalize import State, normalize
 from klieg.kernels.cuda.pyramid import pyramid
 from klieg.kernels.device import Device
 from klieg.kernels.device.array import DeviceArray
-from klieg.methods.passes import Indices, Maps
+from klieg.methods.passes import Maps
 
 
 @dataclass(frozen=True)

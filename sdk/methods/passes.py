@@ -4,50 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klieg.backends import Backend
 from klieg.errors import NumericalError
-from klieg.kernels.device.array import DeviceArray
-from klieg.model_file.explainer_file import IMAGE_OUTPUTS, ExplainerInfo
-
-Array = NDArray[np.float32]
-Indices = NDArray[np.int64]
+from klieg.images.batch import Array, Batch, Indices
+from klieg.model_file.explainer_file import ExplainerInfo
+from klieg.model_file.outputs import OUTPUTS
 
 PIXELS_PER_PASS: Final = 1_000_000
 """A processor gains nothing from larger batches than about this, but memory grows with them."""
-
-PER_IMAGE: Final = frozenset({"logits", "activation", "mask"})
-"""Outputs that do not depend on the class asked for."""
-
-CHECKED: Final = frozenset({"logits", "mask"})
-"""Outputs looked through for NaN, which can leave a gradient finite and plausible."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """B images and N questions: an image and a class each. Results have one row per question."""
-
-    images: Array  # [B, C, H, W] in 0..255
-    targets: Indices  # [N], -1 for the predicted class
-    owner: Indices  # [N] ascending, the number of the image that each question is about
-
-    @classmethod
-    def single(cls, images: Array, targets: Indices) -> Self:
-        """Ask for one class per image: images [B, C, H, W], targets [B]."""
-        return cls(images, targets, np.arange(len(images)))
-
-
-@dataclass(frozen=True)
-class DeviceBatch:
-    """As `Batch`, with its images on a GPU."""
-
-    images: DeviceArray  # uint8 [B, S, S, C] or float32 [B, C, S, S], in 0..255
-    targets: Indices  # [N], -1 for the predicted class
-    owner: Indices  # [N] ascending, the number of the image that each question is about
 
 
 @dataclass(frozen=True)
@@ -133,25 +102,25 @@ class Passes:
                 outputs,
             )
             for name, values, result in zip(outputs, found, results, strict=True):
-                if name in CHECKED:
+                if OUTPUTS[name].checked:
                     _check_finite(name, result, index, batch.images.shape)
                 values.extend(result)
         each = units.targets.shape[1]
+        rows_of = {"image": units.row, "target": units.row * each + units.place}
         return [
-            [
-                values[row]
-                for row in (units.row if name in PER_IMAGE else units.row * each + units.place)
-            ]
+            [values[row] for row in rows_of[OUTPUTS[name].rows]]
             for name, values in zip(outputs, found, strict=True)
         ]
 
-    def units(self, batch: Batch | DeviceBatch, outputs: Sequence[str]) -> Units:
+    def units(self, batch: Batch, outputs: Sequence[str]) -> Units:
         """Arrange the questions of a batch as the engine's input."""
         count = batch.images.shape[0]
-        if PER_IMAGE.issuperset(outputs):
+        asked = [OUTPUTS[name] for name in outputs]
+        if all(output.rows == "image" for output in asked):
             targets = np.full((count, 1), -1)
             return Units(np.arange(count), targets, True, batch.owner, np.zeros_like(batch.owner))
-        if self._several_targets and IMAGE_OUTPUTS.isdisjoint(outputs):
+        # What has the image's form is summed over the classes of an image.
+        if self._several_targets and all(output.form != "image" for output in asked):
             first = np.searchsorted(batch.owner, np.arange(count))  # [B] first question of each
             place = np.arange(len(batch.owner)) - first[batch.owner]
             # Images with fewer questions than others repeat their first one.

@@ -6,15 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from klieg.images.batch import Array, Batch
 from klieg.methods.image_gradient import of_pixels, strongest
-from klieg.methods.passes import (
-    Array,
-    Batch,
-    Passes,
-    RawMaps,
-    chosen_classes,
-    images_per_pass,
-)
+from klieg.methods.passes import Passes, RawMaps, chosen_classes, images_per_pass
 
 Variants = Callable[[Array, int, int], Array]
 """(image [C, H, W], start, stop) -> images [stop - start, C, H, W]; asked for in order."""

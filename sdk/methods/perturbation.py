@@ -14,16 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from klieg.images.batch import Array, Batch, Indices
 from klieg.methods.image_gradient import of_pixels
-from klieg.methods.passes import (
-    Array,
-    Batch,
-    Indices,
-    Passes,
-    RawMaps,
-    chosen_classes,
-    images_per_pass,
-)
+from klieg.methods.passes import Passes, RawMaps, chosen_classes, images_per_pass
 
 Floats = NDArray[np.float64]
 

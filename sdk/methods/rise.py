@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 
-from klieg.explanation import probabilities
+from klieg.images.batch import Array, Batch
 from klieg.methods.image_gradient import of_pixels
-from klieg.methods.passes import Array, Batch, Passes, RawMaps, chosen_classes, images_per_pass
+from klieg.methods.passes import Passes, RawMaps, chosen_classes, images_per_pass
+from klieg.model_file.probabilities import probabilities
 
 
 def rise(

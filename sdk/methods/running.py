@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from klieg.backends import Backend, DeviceBackend
+from klieg.backends import Backend, DeviceBackend, is_device_backend
 from klieg.errors import BackendError, DeviceError, OptionError
 from klieg.explanation import as_masks, normalise
+from klieg.images.batch import Batch
 from klieg.kernels.device import Device
 from klieg.kernels.device.array import DeviceArray
 from klieg.kernels.device.replay import ReplayDevice, Replays
-from klieg.methods.passes import Batch, DeviceBatch, Maps, Passes, Units
+from klieg.methods.passes import Maps, Passes, Units
 from klieg.methods.table import find_method
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ class Running:
         self._replays: Replays[DeviceMaps] | None = None
         self._lock: AbstractContextManager[object] = nullcontext()
         self._closed = False
-        if hasattr(backend, "device"):
+        if is_device_backend(backend):
             from klieg.kernels.cuda.kernels import Kernels
 
-            device = cast(DeviceBackend, backend).device
+            device = backend.device
             self._kernels = Kernels(device)
             if isinstance(device, ReplayDevice):
                 self._replays = Replays(device)
@@ -53,7 +54,7 @@ class Running:
 
     def __call__(
         self,
-        batch: Batch | DeviceBatch,
+        batch: Batch,
         method: str,
         sizes: Sequence[int],
         options: Mapping[str, float],
@@ -78,7 +79,7 @@ class Running:
             if method in ON_DEVICE:
                 with self._lock:
                     return self._on_device(batch, method, sizes, self._kernels)
-        if isinstance(batch, DeviceBatch):
+        if isinstance(batch.images, DeviceArray):
             raise OptionError(
                 f"method {method!r} computes on the host, but the images are on a GPU: use "
                 "'cameras' or 'casm', or pass host arrays"
@@ -88,9 +89,7 @@ class Running:
         maps, degenerate = (as_masks if entry.bounded else normalise)(result.raw)
         return Maps(result.raw, result.logits, result.targets, result.scales_used, maps, degenerate)
 
-    def _on_device(
-        self, batch: Batch | DeviceBatch, method: str, sizes: Sequence[int], kernels: Kernels
-    ) -> Maps:
+    def _on_device(self, batch: Batch, method: str, sizes: Sequence[int], kernels: Kernels) -> Maps:
         from klieg.methods.on_device import ON_DEVICE, DeviceQuestions, fetch
 
         device = kernels.device
@@ -120,10 +119,10 @@ class Running:
             raise
 
 
-def _inputs(batch: Batch | DeviceBatch, units: Units, device: Device) -> NDArray[Any] | DeviceArray:
+def _inputs(batch: Batch, units: Units, device: Device) -> NDArray[Any] | DeviceArray:
     """Return the images of the units; on a device without a copy where they lie in order."""
-    if isinstance(batch, Batch):
-        return batch.images[units.images]
+    if not isinstance(batch.images, DeviceArray):
+        return np.asarray(batch.images[units.images])
     if units.in_order:
         return batch.images
     return batch.images.gathered(device, units.images.tolist())

@@ -6,16 +6,19 @@ Nothing heavy is imported here, so that the command line can list the methods at
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from klieg.errors import OptionError, TargetError
+from klieg.extensions import extension, extension_names
+from klieg.model_file.outputs import OUTPUTS
 
 if TYPE_CHECKING:
     from klieg.methods.passes import RawMaps
+    from klieg.model_file.explainer_file import ExplainerInfo
 
 MethodFunction = Callable[..., "RawMaps"]
 """(passes, batch, sizes, **options) -> raw maps of the batch; sizes[0] is the size of its images"""
@@ -51,7 +54,7 @@ class Method:
     title: str
     """Its name as its authors write it."""
     where: str
-    """module:function, imported when it is used."""
+    """package.module:function, imported when it is used."""
     outputs: tuple[str, ...]
     """What it needs from the explainer file."""
     options: Mapping[str, Option] = field(default_factory=dict)
@@ -65,15 +68,17 @@ class Method:
     def function(self) -> MethodFunction:
         """The function that computes the raw maps."""
         module, name = self.where.split(":")
-        function: MethodFunction = getattr(importlib.import_module(f"klieg.methods.{module}"), name)
+        function: MethodFunction = getattr(importlib.import_module(module), name)
         return function
 
     @property
     def pixelwise(self) -> bool:
         """True if every pixel has a value of its own, few of them far above the rest."""
-        return not self.bounded and any(name.endswith("_gradient") for name in self.outputs)
+        return not self.bounded and any(OUTPUTS[name].form == "image" for name in self.outputs)
 
 
+LARGEST_SCALE: Final = 2**14
+"""Of an image, in pixels."""
 LAYER: Final = ("logits", "activation", "gradient")
 IMAGE: Final = ("logits", "image_gradient")
 CELLS: Final = Option(28, 1, 1000, "cells of the mask along each side")
@@ -81,18 +86,26 @@ SEED: Final = Option(0, 0, 2**32 - 1, "the seed of the random numbers")
 
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {
-        "cameras": Method("CAMERAS", "cameras:cameras", LAYER, multi_scale=True),
-        "gradcam": Method("Grad-CAM", "class_activation:gradcam", LAYER),
-        "gradcam++": Method("Grad-CAM++", "class_activation:gradcam_plus_plus", LAYER),
-        "hirescam": Method("HiResCAM", "class_activation:hirescam", LAYER),
-        "layercam": Method("LayerCAM", "class_activation:layercam", LAYER),
-        "normgrad": Method("NormGrad", "class_activation:normgrad", LAYER),
-        "linear_approx": Method("Linear approximation", "class_activation:linear_approx", LAYER),
-        "cam": Method("CAM", "class_activation:cam", LAYER),
-        "saliency": Method("Saliency", "image_gradient:saliency", IMAGE),
-        "gradient_x_input": Method("Gradient x input", "image_gradient:gradient_x_input", IMAGE),
+        "cameras": Method("CAMERAS", "klieg.methods.cameras:cameras", LAYER, multi_scale=True),
+        "gradcam": Method("Grad-CAM", "klieg.methods.class_activation:gradcam", LAYER),
+        "gradcam++": Method(
+            "Grad-CAM++", "klieg.methods.class_activation:gradcam_plus_plus", LAYER
+        ),
+        "hirescam": Method("HiResCAM", "klieg.methods.class_activation:hirescam", LAYER),
+        "layercam": Method("LayerCAM", "klieg.methods.class_activation:layercam", LAYER),
+        "normgrad": Method("NormGrad", "klieg.methods.class_activation:normgrad", LAYER),
+        "linear_approx": Method(
+            "Linear approximation", "klieg.methods.class_activation:linear_approx", LAYER
+        ),
+        "cam": Method("CAM", "klieg.methods.class_activation:cam", LAYER),
+        "saliency": Method("Saliency", "klieg.methods.image_gradient:saliency", IMAGE),
+        "gradient_x_input": Method(
+            "Gradient x input", "klieg.methods.image_gradient:gradient_x_input", IMAGE
+        ),
         "smoothgrad": Method(
-            "SmoothGrad", "path:smoothgrad", IMAGE,
+            "SmoothGrad",
+            "klieg.methods.path:smoothgrad",
+            IMAGE,
             {
                 "samples": Option(25, 1, 1_000_000, "noisy copies of the image"),
                 "noise": Option(0.15, 0, 10, "standard deviation, relative to the image's range"),
@@ -100,35 +113,47 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
             },
         ),
         "integrated_gradients": Method(
-            "Integrated gradients", "path:integrated_gradients", IMAGE,
+            "Integrated gradients",
+            "klieg.methods.path:integrated_gradients",
+            IMAGE,
             {"steps": Option(32, 1, 1_000_000, "points on the path from the mean colour")},
         ),
         "meaningful": Method(
-            "Meaningful perturbation", "meaningful:meaningful", IMAGE,
+            "Meaningful perturbation",
+            "klieg.methods.meaningful:meaningful",
+            IMAGE,
             {"steps": Option(100, 1, 1_000_000, "steps of the search"), "cells": CELLS},
             bounded=True,
         ),
         "extremal": Method(
-            "Extremal perturbation", "extremal:extremal", IMAGE,
+            "Extremal perturbation",
+            "klieg.methods.extremal:extremal",
+            IMAGE,
             {"steps": Option(100, 1, 1_000_000, "steps of the search"), "cells": CELLS},
             bounded=True,
         ),
         "guided_backprop": Method(
-            "Guided backpropagation", "image_gradient:guided_backprop",
+            "Guided backpropagation",
+            "klieg.methods.image_gradient:guided_backprop",
             ("logits", "guided_gradient"),
         ),
         "deconvnet": Method(
-            "Deconvnet", "image_gradient:deconvnet", ("logits", "deconvnet_gradient")
+            "Deconvnet", "klieg.methods.image_gradient:deconvnet", ("logits", "deconvnet_gradient")
         ),
         "excitation_backprop": Method(
-            "Excitation backprop", "class_activation:excitation_backprop", ("logits", "excitation")
+            "Excitation backprop",
+            "klieg.methods.class_activation:excitation_backprop",
+            ("logits", "excitation"),
         ),
         "contrastive_excitation": Method(
-            "Contrastive excitation backprop", "class_activation:contrastive_excitation",
+            "Contrastive excitation backprop",
+            "klieg.methods.class_activation:contrastive_excitation",
             ("logits", "contrast"),
         ),
         "rise": Method(
-            "RISE", "rise:rise", ("logits",),
+            "RISE",
+            "klieg.methods.rise:rise",
+            ("logits",),
             {
                 "masks": Option(2000, 1, 10_000_000, "random masks"),
                 "cells": Option(7, 1, 1000, "cells of a mask along each side"),
@@ -136,16 +161,24 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
                 "seed": SEED,
             },
         ),
-        "casm": Method("CASM", "masking:casm", ("logits", "mask"), class_free=True, bounded=True),
+        "casm": Method(
+            "CASM", "klieg.methods.masking:casm", ("logits", "mask"), class_free=True, bounded=True
+        ),
     }
-)  # fmt: skip
+)
 
 
 def find_method(name: str) -> Method:
-    """Return an entry of the table or raise OptionError."""
-    if name not in METHODS:
-        raise OptionError(f"unknown method {name!r}, expected one of {', '.join(METHODS)}")
-    return METHODS[name]
+    """Return an entry of the table, or one that an installed package adds.
+
+    Raises:
+        OptionError: there is none of that name.
+    """
+    found = METHODS.get(name) or extension("klieg.methods", name)
+    if found is None:
+        known = ", ".join((*METHODS, *extension_names("klieg.methods")))
+        raise OptionError(f"unknown method {name!r}, expected one of {known}")
+    return found
 
 
 def check_target(name: str, target: object) -> None:
@@ -172,3 +205,41 @@ def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, int | floa
         option: entry.checked(option, given.get(option, entry.default))
         for option, entry in options.items()
     }
+
+
+def chosen_scales(
+    scales: Sequence[int] | None, *, method: str, info: ExplainerInfo, fixed_size: bool
+) -> tuple[int, ...]:
+    """Return the image sizes of a method's passes, the first that of its maps.
+
+    Args:
+        scales: What was asked for; None for the explainer file's own.
+        method: Name of the method.
+        info: What the explainer file says about itself.
+        fixed_size: True if the model takes images of one size only.
+
+    Raises:
+        OptionError: they are no ascending sizes, or more than method or model can take.
+    """
+    multi_scale = find_method(method).multi_scale
+    size = info.input_size
+    if scales is None:
+        if multi_scale and fixed_size:
+            raise OptionError(
+                f"method {method!r} needs several image sizes, but this model takes "
+                f"{size} x {size} pixels only: use one like 'gradcam', or scales=[{size}]"
+            )
+        return info.scales if multi_scale else (size,)
+    sizes = tuple(scales)
+    whole = all(isinstance(s, Integral) and 1 <= s <= LARGEST_SCALE for s in sizes)
+    if not sizes or not whole or list(sizes) != sorted(set(sizes)):
+        raise OptionError(
+            f"scales are {list(sizes)}, expected ascending pixel sizes in 1..{LARGEST_SCALE}"
+        )
+    if not multi_scale and len(sizes) != 1:
+        raise OptionError(f"method {method!r} uses one scale, got {len(sizes)}")
+    if fixed_size and sizes != (size,):
+        raise OptionError(
+            f"scales are {list(sizes)}, but this model takes {size} x {size} pixels only"
+        )
+    return tuple(int(s) for s in sizes)

@@ -23,17 +23,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
 
 from klieg.errors import ExplainerFileError
+from klieg.model_file.outputs import ALWAYS, OUTPUTS
 from klieg.model_file.wire import OnnxFacts, read_onnx
 
 FORMAT: Final = 1
 Probability = Literal["softmax", "sigmoid"]
 Precision = Literal["float32", "float16", "bfloat16"]
-
-ALWAYS: Final = frozenset({"logits", "activation", "gradient"})
-"""Outputs of every explainer file."""
-IMAGE_OUTPUTS: Final = frozenset({"image_gradient", "guided_gradient", "deconvnet_gradient"})
-"""Gradients by the image, which a file with several targets sums over the targets of an image."""
-LAYER_OUTPUTS: Final = frozenset({"excitation", "contrast"})
 
 
 @dataclass(frozen=True)
@@ -249,23 +244,19 @@ def _table(values: Mapping[str, Any], key: str, kind: Any) -> dict[str, Any]:
 
 def _check_tensors(facts: OnnxFacts) -> None:
     """Compare the inputs and outputs with what an explainer must have."""
-    expected = {
-        "image": (facts.inputs, "float32", 4),
-        "target": (facts.inputs, "int64", 1),
-        "logits": (facts.outputs, "float32", 2),
-        "activation": (facts.outputs, "float32", 4),
-        "gradient": (facts.outputs, "float32", 4),
-    }
-    for name in (IMAGE_OUTPUTS | LAYER_OUTPUTS | {"mask"}) & set(facts.outputs):
-        expected[name] = (facts.outputs, "float32", 4)
+    expected = {"image": (facts.inputs, "float32", 4), "target": (facts.inputs, "int64", 1)}
+    for name, output in OUTPUTS.items():
+        if name in ALWAYS or name in facts.outputs:
+            expected[name] = (facts.outputs, "float32", 2 if output.form == "classes" else 4)
     for name, (tensors, dtype, rank) in expected.items():
         tensor = tensors.get(name)
         if tensor is None or tensor.dtype != dtype or len(tensor.shape) != rank:
             raise ExplainerFileError(
                 f"no {dtype} tensor {name!r} of rank {rank}: the file is damaged, export it again"
             )
-    _fixed(facts.inputs["image"].shape[1])
-    _fixed(facts.outputs["logits"].shape[1])
+    for name, (tensors, _, _) in expected.items():
+        if name == "image" or (name in OUTPUTS and OUTPUTS[name].form in ("classes", "mask")):
+            _fixed(tensors[name].shape[1])
     unknown = set(facts.inputs) - {"image", "target"}
     if unknown:
         raise ExplainerFileError(f"unexpected inputs {sorted(unknown)}: export the model again")
@@ -279,12 +270,14 @@ def _check_channels(facts: OnnxFacts, info: ExplainerInfo) -> None:
             f"{len(info.mean)} means and {len(info.std)} stds for {channels} channels: "
             "export the model again"
         )
-    if "mask" in facts.outputs and (got := facts.outputs["mask"].shape[1]) != 1:
-        raise ExplainerFileError(f"output 'mask' has {got} channels, expected 1: export it again")
-    layer = facts.outputs["activation"].shape[1]
-    for name in ("gradient", *sorted(IMAGE_OUTPUTS | LAYER_OUTPUTS)):
-        expected = channels if name in IMAGE_OUTPUTS else layer
-        got = facts.outputs[name].shape[1] if name in facts.outputs else expected
+    expected_channels = {
+        "classes": facts.outputs["logits"].shape[1],
+        "layer": facts.outputs["activation"].shape[1],
+        "image": channels,
+        "mask": 1,
+    }
+    for name in (name for name in OUTPUTS if name in facts.outputs):
+        expected, got = expected_channels[OUTPUTS[name].form], facts.outputs[name].shape[1]
         if isinstance(got, int) and isinstance(expected, int) and got != expected:
             raise ExplainerFileError(
                 f"output {name!r} has {got} channels, expected {expected}: export the model again"

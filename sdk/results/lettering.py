@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from klieg.storage.atomic import atomic_path
 
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 
@@ -18,6 +21,13 @@ GAP: Final = 8
 
 NARROWEST, SMALLEST = 180, 13
 """Pixels that a caption needs, and the size of its text."""
+
+
+def write_png(path: Path, picture: Picture) -> None:
+    """Write a picture [H, W, 3] RGB; the file appears complete or not at all."""
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
 
 
 def paper(height: int, width: int) -> Picture:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from klieg.results.folder import write_png
+from klieg.results.lettering import write_png
 from klieg.results.overlay import colour_map
 from klieg.training.data.batches import centre_crop
 from klieg.training.data.photos import Photo

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from klieg.errors import ImageDecodeError, ImageError, ImageTooLargeError
 from klieg.images import decoding
-from klieg.images.decoding import read_image
+from klieg.images.formats import read_image
 
 PHOTO = cv2.resize(  # [41, 63, 3] uint8 RGB, odd and smooth
     np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8), (63, 41)

@@ -15,7 +15,7 @@ from helpers.torch_backend import TorchBackend
 from klieg import Explainer
 from klieg.cli import main
 from klieg.errors import OptionError
-from klieg.methods.passes import Batch
+from klieg.images.batch import Batch
 from klieg.methods.table import METHODS, checked_options
 from klieg.model_file.explainer_file import ALWAYS
 

@@ -9,7 +9,7 @@ import torch
 from helpers.small_net import MEAN, STD, small_net
 from helpers.torch_backend import TorchBackend
 from klieg.errors import OptionError
-from klieg.methods.passes import Batch
+from klieg.images.batch import Batch
 from klieg.methods.table import METHODS
 
 EARLY = 3  # after the max pool: an 8 x 8 map with a gradient that varies in space

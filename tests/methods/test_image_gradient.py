@@ -11,8 +11,8 @@ import torch
 from helpers.small_net import MEAN, lively_net, small_net
 from helpers.torch_backend import TorchBackend
 from klieg.export.random_images import random_images
+from klieg.images.batch import Batch
 from klieg.methods import passes as passes_module
-from klieg.methods.passes import Batch
 from klieg.methods.table import METHODS, checked_options
 
 MEAN_COLOUR = 255 * torch.tensor(MEAN, dtype=torch.float64).view(1, 3, 1, 1)

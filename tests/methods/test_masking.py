@@ -16,8 +16,8 @@ from helpers.torch_backend import TorchBackend
 from klieg import Explainer
 from klieg.cli import main
 from klieg.errors import NumericalError, TargetError
+from klieg.images.batch import Batch
 from klieg.methods.masking import casm
-from klieg.methods.passes import Batch
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from helpers.torch_backend import info
+from klieg.images.batch import Batch
 from klieg.methods import extremal as extremal_module
 from klieg.methods import meaningful as meaningful_module
 from klieg.methods import passes as passes_module
 from klieg.methods.extremal import AREAS, RADIUS, binary_targets, dilated, dilated_adjoint, extremal
 from klieg.methods.meaningful import meaningful
-from klieg.methods.passes import Batch, Passes
+from klieg.methods.passes import Passes
 from klieg.methods.perturbation import Fading, adam, enlarging
 
 SIZE, CELLS = 32, 16

@@ -13,12 +13,13 @@ import pytest
 from helpers.cpu_device import CpuDevice
 from helpers.recording_cpu import RecordingCpu
 from klieg.errors import BackendError, DeviceError, NumericalError
+from klieg.images.batch import Batch
 from klieg.kernels.cuda.kernels import Kernels
 from klieg.kernels.cuda.pyramid import pyramid
 from klieg.kernels.cuda.upsample import upsample
 from klieg.kernels.device.array import DeviceArray
 from klieg.kernels.device.replay import PLANS, ReplayDevice
-from klieg.methods.passes import Batch, DeviceBatch, Maps, Passes
+from klieg.methods.passes import Maps, Passes
 from klieg.methods.running import Running
 from klieg.model_file.explainer_file import ExplainerInfo
 
@@ -67,14 +68,14 @@ def batch(seed: int, count: int = 2, target: int = -1) -> Batch:
     return Batch.single(images, np.full(count, target))
 
 
-def on_device(host: Batch, device: Any, *, dtype: type = np.float32) -> DeviceBatch:
+def on_device(host: Batch, device: Any, *, dtype: type = np.float32) -> Batch:
     """Return a batch with its images on a device, behind 4 bytes of something else."""
     images = host.images if dtype == np.float32 else host.images.transpose(0, 2, 3, 1)
     given = images.astype(dtype)
     whole = DeviceArray.empty(device, (4 + given.nbytes,), np.uint8)
     array = DeviceArray(whole.pointer + 4, given.shape, given.dtype, whole)
     array.fill(device, given)
-    return DeviceBatch(array, host.targets, host.owner)
+    return Batch(array, host.targets, host.owner)
 
 
 def assert_equal(got: Maps, truth: Maps) -> None:

@@ -14,7 +14,7 @@ from helpers.small_masker import SmallMasker
 from helpers.toy_patches import MEAN, SIDE, STD, colour_net, listed, write_patches
 from helpers.toy_training import write_photos
 from klieg.export import export_classifier
-from klieg.images.decoding import read_image
+from klieg.images.formats import read_image
 
 
 @pytest.fixture(autouse=True)

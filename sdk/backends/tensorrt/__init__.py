@@ -1,1 +1,61 @@
 """TensorRT: engines built on the device they run on, cached, checked and executed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from klieg.backends.protocol import Backend
+from klieg.errors import OptionError
+from klieg.kernels.device import CudaDevice
+from klieg.model_file.explainer_file import ExplainerFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorRT:
+    """TensorRT as an engine, with what `klieg build` has built; see `Engine`."""
+
+    device: str | CudaDevice | None = None
+    """What drives the GPU: see `OnnxRuntime`. There is no default."""
+    engines: str | os.PathLike[str] | None = None
+    """Folder of the engines of `klieg build`; None for its default."""
+    replay: bool = False
+    """Run batches of a form seen twice before as one CUDA graph, which saves the launches and keeps
+    the memory of the last four forms. One thread at a time then computes."""
+
+    @contextmanager
+    def opened(self, file: ExplainerFile) -> Iterator[Backend]:
+        """Load an explainer file; see `Engine`.
+
+        Raises:
+            EngineError: engines are missing, damaged, or those of another GPU.
+            DeviceError: there is no usable GPU.
+        """
+        if self.device is None:
+            raise OptionError(
+                "backend 'tensorrt' computes on a GPU: choose how to drive it, device='cuda.core' "
+                "or device='pycuda'"
+            )
+        from klieg.backends.tensorrt.backend import TensorRTBackend
+        from klieg.kernels.device.opening import lent_device
+
+        folder = None if self.engines is None else Path(self.engines)
+        with lent_device(self.device) as device:
+            used = _replaying(device) if self.replay else device
+            with closing(TensorRTBackend(file, device=used, engines=folder)) as backend:
+                yield backend
+
+
+def _replaying(device: CudaDevice) -> CudaDevice:
+    """Return a device whose batches can be replayed."""
+    from klieg.kernels.device.replay import ReplayDevice
+
+    if not device.records:
+        raise OptionError(
+            f"replay=True needs a device that records CUDA graphs, which {device.label} does not: "
+            "use 'cuda.core' on a stream other than the default one, or leave it out"
+        )
+    return ReplayDevice(device)

@@ -12,7 +12,8 @@ from klieg.backends.tensorrt.manifest import Platform
 from klieg.backends.tensorrt.profiles import EngineOptions
 from klieg.errors import EngineError
 from klieg.methods.table import METHODS
-from klieg.model_file.explainer_file import ALWAYS, ExplainerFile
+from klieg.model_file.explainer_file import ExplainerFile
+from klieg.model_file.outputs import ALWAYS
 
 DEFAULT_DEVICE: Final = "cuda.core:0"
 """Where `klieg build` builds unless told otherwise."""

@@ -19,7 +19,7 @@ from klieg.evaluation.datasets.marked_objects import (
     regions_of,
     uncounted,
 )
-from klieg.images.decoding import read_image
+from klieg.images.formats import read_image
 
 
 class _Image(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from klieg.errors import InputError
 from klieg.evaluation.datasets.annotated import AnnotatedPhoto, Problem, checked
-from klieg.images.decoding import IMAGE_SUFFIXES
+from klieg.images.formats import image_suffixes
 
 Mark = TypeVar("Mark")
 """What a data set knows of one object before its photo is read."""
@@ -99,5 +99,5 @@ def photos_in(root: Path, folder: str = ".") -> frozenset[str]:
     start = root / folder
     if not start.is_dir():
         raise InputError(f"{start} is no folder, expected one with photos: check the layout")
-    files = (path for path in start.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = (path for path in start.rglob("*") if path.suffix.lower() in image_suffixes())
     return frozenset(path.relative_to(root).as_posix() for path in files)

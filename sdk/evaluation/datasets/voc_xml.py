@@ -10,7 +10,7 @@ from klieg.errors import InputError
 from klieg.evaluation.datasets.annotated import AnnotatedPhoto, Problem
 from klieg.evaluation.datasets.listing import ListedDataset
 from klieg.evaluation.datasets.marked_objects import MarkedObject, as_box, regions_of
-from klieg.images.decoding import read_image
+from klieg.images.formats import read_image
 
 
 class VocXmlDataset(ListedDataset[MarkedObject]):

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from klieg.evaluation.metrics.confidence import masked
 from klieg.evaluation.metrics.saliency_metric import enlarged_crops
 from klieg.evaluation.questions import Question, boxes_on_grid, mask_on_grid
-from klieg.explanation import probabilities
 from klieg.images.fitting import Placement
 from klieg.maps.regions import Rule, binarise, bounding_boxes
 from klieg.methods.passes import Passes
+from klieg.model_file.probabilities import probabilities
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from klieg.evaluation.record import Record, Row
 from klieg.evaluation.summary import Summary
 from klieg.images.fitting import fit_image
 from klieg.methods.table import METHODS
-from klieg.results.folder import write_png
-from klieg.results.lettering import Picture, sheet
+from klieg.results.lettering import Picture, sheet, write_png
 from klieg.results.overlay import overlay
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.errors import InputError, OptionError
-from klieg.explanation import probabilities
-from klieg.methods.passes import Array, Batch, Indices
+from klieg.images.batch import Array, Batch, Indices
+from klieg.model_file.probabilities import probabilities
 
 if TYPE_CHECKING:
     from klieg.explainer import Explainer
@@ -82,7 +82,7 @@ def guided_attack(
             f"bound {bound}, beta {beta}, steps {steps}, step_size {step_size}: expected more "
             "than 0, 0 or more, at least 1, and more than 0"
         )
-    explainer.check_outputs("an attack", {"image_gradient"}, export_for="saliency")
+    explainer.check_outputs("an attack", {"image_gradient"})
     passes = explainer.passes
     lowest, highest = np.maximum(images - bound, 0), np.minimum(images + bound, 255)
     outside = 1 - maps[:, None]  # [B, 1, S, S]

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from klieg.errors import EvaluationError, InputError, OptionError
 from klieg.evaluation.metrics import similarity
-from klieg.explainer import Explainer, Image
+from klieg.explainer import Explainer
 from klieg.images.fitting import Fit
+from klieg.images.intake import Image
 from klieg.methods.table import find_method
-from klieg.model_file.explainer_file import ALWAYS, ExplainerFile, read_explainer
+from klieg.model_file.explainer_file import ExplainerFile, read_explainer
+from klieg.model_file.outputs import ALWAYS
 from klieg.model_file.subgraph import subgraph
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from klieg.errors import DataError, ImageError
-from klieg.images.decoding import read_image
+from klieg.images.formats import read_image
 from klieg.training.data.photos import Photo
 from klieg.training.settings.options import DataOptions, OptimiserOptions
 

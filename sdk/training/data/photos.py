@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from klieg.errors import DataError
-from klieg.images.decoding import IMAGE_SUFFIXES
+from klieg.images.formats import image_suffixes
 from klieg.training.settings.options import DataOptions
 
 FILE_COLUMNS: Final = ("file", "path", "image")
@@ -82,7 +82,7 @@ def _in_folders(root: Path, *, classes: int | None) -> list[Photo]:
         files = sorted(filter(_is_photo, folder.rglob("*")))
         if not files:
             raise DataError(
-                f"the class folder {folder} holds no photos ({', '.join(IMAGE_SUFFIXES)}): "
+                f"the class folder {folder} holds no photos ({', '.join(image_suffixes())}): "
                 "fill or remove it"
             )
         photos.extend(Photo(file, int(folder.name) if numbered else index) for file in files)
@@ -95,7 +95,7 @@ def _in_folders(root: Path, *, classes: int | None) -> list[Photo]:
 
 
 def _is_photo(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    return path.suffix.lower() in image_suffixes()
 
 
 def _listed(table: Path, *, labelled: bool) -> Iterator[Photo]:

@@ -104,9 +104,7 @@ def roar(
     root, chosen = Path(folder), (*methods, RANDOM)
     with Explainer(explainer_path) as explainer:
         for method in methods:
-            explainer.check_outputs(
-                f"method {method!r}", find_method(method).outputs, export_for=method
-            )
+            explainer.check_outputs(f"method {method!r}", find_method(method).outputs)
         retraining = Retraining(
             classifier, explainer, epochs=epochs, batch_size=batch_size, optimiser=optimiser,
             learning_rate=learning_rate, seed=seed,

@@ -25,9 +25,10 @@ from klieg.errors import (
     ImageError,
     TargetError,
 )
+from klieg.images.batch import Batch
 from klieg.kernels.device.array import DeviceArray
 from klieg.methods.cameras import cameras
-from klieg.methods.passes import Batch, Passes
+from klieg.methods.passes import Passes
 from klieg.model_file.explainer_file import ExplainerFile
 from klieg.model_file.wire import TensorType
 

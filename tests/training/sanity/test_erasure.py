@@ -11,7 +11,7 @@ import torch
 
 from helpers.toy_patches import SIDE, listed
 from klieg import Explainer
-from klieg.images.decoding import read_image
+from klieg.images.formats import read_image
 from klieg.training.sanity import erasure
 from klieg.training.sanity.erasure import ErasedPhotos, top_pixels
 

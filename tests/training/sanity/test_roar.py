@@ -15,7 +15,7 @@ from torch import nn
 from helpers.toy_patches import CLASSES, SIDE, colour_net, linear_net, listed
 from klieg import Explainer
 from klieg.errors import CheckpointError, DataError, DivergedError, OptionError
-from klieg.images.decoding import read_image
+from klieg.images.formats import read_image
 from klieg.training.sanity.erasure import ErasedPhotos, top_pixels
 from klieg.training.sanity.retraining import Retraining
 from klieg.training.sanity.roar import RoarResult, roar
