@@ -9,18 +9,33 @@ from typing import TYPE_CHECKING, Any, Final
 from klieg.errors import KliegError as KliegError
 
 if TYPE_CHECKING:
+    from klieg.backends.onnxruntime import OnnxRuntime as OnnxRuntime
+    from klieg.backends.tensorrt import TensorRT as TensorRT
     from klieg.class_models import ClassModel as ClassModel
     from klieg.class_models import class_model as class_model
     from klieg.explainer import Explainer as Explainer
     from klieg.explanation import Explanation as Explanation
+    from klieg.kernels.device.opening import open_device as open_device
 
-__all__ = ["ClassModel", "Explainer", "Explanation", "KliegError", "class_model"]
+__all__ = [
+    "ClassModel",
+    "Explainer",
+    "Explanation",
+    "KliegError",
+    "OnnxRuntime",
+    "TensorRT",
+    "class_model",
+    "open_device",
+]
 
 _LATE: Final = {
     "ClassModel": "klieg.class_models",
     "Explainer": "klieg.explainer",
     "Explanation": "klieg.explanation",
+    "OnnxRuntime": "klieg.backends.onnxruntime",
+    "TensorRT": "klieg.backends.tensorrt",
     "class_model": "klieg.class_models",
+    "open_device": "klieg.kernels.device.opening",
 }
 
 

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from helpers.small_net import MEAN, STD
-from klieg import Explainer
+from klieg import Explainer, OnnxRuntime
 from klieg.errors import (
     BackendError,
     ExplainerFileError,
@@ -208,13 +208,13 @@ def test_engines_are_chosen_not_guessed(small_explainer: Path) -> None:
     with pytest.raises(OptionError, match="onnxruntime"):
         Explainer(small_explainer, backend="tensorflow")
     with pytest.raises(BackendError, match="NoSuchProvider"):
-        Explainer(small_explainer, providers=["NoSuchProvider"])
+        Explainer(small_explainer, backend=OnnxRuntime(providers=["NoSuchProvider"]))
     with pytest.raises(OptionError, match="threads"):
-        Explainer(small_explainer, threads=0)
+        Explainer(small_explainer, backend=OnnxRuntime(threads=0))
 
 
 def test_closed_explainer_says_so(small_explainer: Path) -> None:
-    with Explainer(small_explainer, threads=1) as explainer:
+    with Explainer(small_explainer, backend=OnnxRuntime(threads=1)) as explainer:
         explainer.explain(images(1))
     with pytest.raises(BackendError, match="closed"):
         explainer.explain(images(1))

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 
 def test_facade() -> None:
     assert klieg.__all__ == [
-        "ClassModel", "Explainer", "Explanation", "KliegError", "class_model",
+        "ClassModel", "Explainer", "Explanation", "KliegError", "OnnxRuntime", "TensorRT",
+        "class_model", "open_device",
     ]  # fmt: skip
     assert klieg.export.__all__ == ["ExportReport", "export_classifier"]
     assert klieg.export.autodiff.__all__ == ["add_gradient"]

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
-from klieg.backends import DeviceBackend
+from klieg.backends import DeviceBackend, is_device_backend
 from klieg.cli.engine import open_explainer
 from klieg.explainer import Explainer
 from klieg.kernels.device.array import DeviceArray
@@ -45,13 +45,16 @@ def bench_on_device(
     counts = sorted({1, batch_size})
     with ExitStack() as stack:
         explainer = stack.enter_context(open_explainer(path, **engine))
-        device = cast(DeviceBackend, explainer.backend).device
+        backend = explainer.backend
+        if not is_device_backend(backend):
+            raise click.UsageError(f"backend {engine['backend']!r} keeps nothing on a device")
+        device = backend.device
         replaying = None
         if engine["backend"] == "tensorrt" and device.records:
             replaying = stack.enter_context(open_explainer(path, replay=True, **engine))
         activities: dict[tuple[str, int], Callable[[], object]] = {}
         for count in counts:
-            activities |= _activities(explainer, replaying, count)
+            activities |= _activities(explainer, backend, replaying, count)
         seconds = timed(activities)
         scales = explainer.info.scales
         click.echo(f"{device.name}, {len(scales)} scales of {scales[0]} to {scales[-1]} pixels")
@@ -59,11 +62,10 @@ def bench_on_device(
 
 
 def _activities(
-    explainer: Explainer, replaying: Explainer | None, count: int
+    explainer: Explainer, backend: DeviceBackend, replaying: Explainer | None, count: int
 ) -> dict[tuple[str, int], Callable[[], object]]:
     """Return what is measured with a number of images."""
     sizes, channels = explainer.info.scales, explainer.channels
-    backend = cast(DeviceBackend, explainer.backend)
     device, generator = backend.device, np.random.default_rng(0)
     outputs = ("logits", "activation", "gradient")
     backend.check(images=count, sizes=sizes, targets=1, outputs=outputs)

@@ -21,10 +21,11 @@ ENGINES: Final = click.option(
 _OPTIONS: Final = (
     click.option(
         "--backend",
-        type=click.Choice(["onnxruntime", "tensorrt"]),
         default="onnxruntime",
         show_default=True,
-        help="What runs the network. TensorRT needs `klieg build` before.",
+        metavar="NAME",
+        help="What runs the network: onnxruntime, tensorrt (needs `klieg build` before), or an "
+        "engine of an installed package.",
     ),
     click.option(
         "--provider",
@@ -47,8 +48,13 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), command)
 
 
-def open_explainer(path: Path, *, provider: tuple[str, ...], **engine: Any) -> Explainer:
+def open_explainer(
+    path: Path, *, backend: str, provider: tuple[str, ...], **engine: Any
+) -> Explainer:
     """Open an explainer file as the options say."""
+    from klieg.backends import named_engine
     from klieg.explainer import Explainer
 
-    return Explainer(path, providers=provider or None, **engine)
+    given = {"providers": provider or None, **engine}
+    options = {name: value for name, value in given.items() if value is not None}
+    return Explainer(path, backend=named_engine(backend, **options))

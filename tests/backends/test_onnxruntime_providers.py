@@ -22,8 +22,8 @@ import pytest
 from click.testing import CliRunner
 
 from helpers.cpu_device import CpuDevice
-from klieg import Explainer
-from klieg.backends import EngineChoice, onnxruntime_providers, open_backend
+from klieg import Explainer, OnnxRuntime
+from klieg.backends import onnxruntime_providers
 from klieg.backends.onnxruntime_providers import CPU, CUDA, TENSORRT
 from klieg.cli import main
 from klieg.errors import BackendError, OptionError, UnsafeFileError
@@ -91,7 +91,7 @@ NO_CACHE = {"trt_engine_cache_enable": "False", "trt_timing_cache_enable": "Fals
 
 def test_what_providers_are_told(small_explainer: Path, ort: Providers) -> None:
     for providers in ([CPU], [CUDA], [TENSORRT], [TENSORRT, CUDA], [TENSORRT, CUDA, CPU]):
-        Explainer(small_explainer, providers=providers).close()
+        Explainer(small_explainer, backend=OnnxRuntime(providers=providers)).close()
     told = {CPU: {}, CUDA: EXACT, TENSORRT: NO_CACHE}
     assert [list(one.items()) for one in ort.opened] == [
         [(name, told[name]) for name in providers]
@@ -113,7 +113,7 @@ def test_libraries_of_pip_are_loaded_first(
     )
     monkeypatch.setattr(onnxruntime_providers.importlib, "import_module", importing)
     for providers in ([CPU], [CUDA], [TENSORRT]):
-        Explainer(small_explainer, providers=providers).close()
+        Explainer(small_explainer, backend=OnnxRuntime(providers=providers)).close()
     assert loaded == [("CUDA", 1), ("CUDA", 2), ("tensorrt", 2)]
 
 
@@ -125,7 +125,7 @@ def test_with_a_device_they_share_its_stream(
     monkeypatch.setattr(CpuDevice, "stream", 0x7F00_0000_1234)
     shared = {"device_id": "1", "user_compute_stream": str(0x7F00_0000_1234)}
     for providers in (None, [TENSORRT, CUDA, CPU]):
-        Explainer(small_explainer, providers=providers, device=device).close()
+        Explainer(small_explainer, backend=OnnxRuntime(providers=providers, device=device)).close()
     assert ort.opened == [
         {CUDA: EXACT | shared},
         {TENSORRT: NO_CACHE | shared, CUDA: EXACT | shared, CPU: {}},
@@ -139,7 +139,7 @@ def test_a_provider_that_is_left_out_is_an_error(
     make_library(libraries / "libonnxruntime_providers_cuda.so")
     ort.started = (TENSORRT, CPU)
     with pytest.raises(BackendError, match=f"could not start {CUDA} and would use .*klieg doctor"):
-        Explainer(small_explainer, providers=providers)
+        Explainer(small_explainer, backend=OnnxRuntime(providers=providers))
 
 
 @pytest.mark.parametrize("raised", [True, False], ids=["raised", "left out"])
@@ -162,7 +162,7 @@ def test_a_library_that_is_missing(
     ort.started = (CPU,)
     ort.failure = RuntimeError("Please install the libraries") if raised else None
     with pytest.raises(BackendError, match=f"cannot start {provider}: {library}: .*; {remedy}"):
-        Explainer(small_explainer, providers=[provider])
+        Explainer(small_explainer, backend=OnnxRuntime(providers=[provider]))
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 0
     assert f"--  ONNX Runtime cannot start {provider}: {library}: " in result.output
@@ -178,14 +178,14 @@ def test_a_failure_of_cuda_is_one_line(
         "old ; GPU=-1 ; hostname=here ; expr=cudaSetDevice(device_id_); \n"
     )
     with pytest.raises(BackendError) as caught:
-        Explainer(small_explainer, providers=[CUDA])
+        Explainer(small_explainer, backend=OnnxRuntime(providers=[CUDA]))
     assert str(caught.value) == (
         f"ONNX Runtime cannot load {small_explainer} with {CUDA}: CUDA failure 35: CUDA driver "
         "version is too old; check nvidia-smi and that the GPU is visible to this process"
     )
     ort.failure = RuntimeError("no kernel\nfor Conv")
     with pytest.raises(BackendError, match=f"with {CUDA}: no kernel for Conv$"):
-        Explainer(small_explainer, providers=[CUDA])
+        Explainer(small_explainer, backend=OnnxRuntime(providers=[CUDA]))
 
 
 def test_compiled_engines_inside_a_file_are_refused(
@@ -199,13 +199,13 @@ def test_compiled_engines_inside_a_file_are_refused(
     onnx.save(model, path)
     for providers in ([TENSORRT], [CPU, TENSORRT]):
         with pytest.raises(UnsafeFileError, match="holds a compiled engine"):
-            Explainer(path, providers=providers)
+            Explainer(path, backend=OnnxRuntime(providers=providers))
     assert ort.opened == []
 
 
 def test_no_providers(small_explainer: Path) -> None:
     with pytest.raises(OptionError, match="providers are empty"):
-        Explainer(small_explainer, providers=[])
+        Explainer(small_explainer, backend=OnnxRuntime(providers=[]))
 
 
 @pytest.fixture
@@ -217,11 +217,11 @@ def bfloat16(small_explainer: Path) -> ExplainerFile:
 def test_bfloat16_needs_a_gpu(bfloat16: ExplainerFile, ort: Providers) -> None:
     for providers in (None, [CPU]):
         with pytest.raises(BackendError, match=r"bfloat16, which .*TensorRT.*--precision float32"):
-            open_backend(bfloat16, EngineChoice("onnxruntime", providers))
+            OnnxRuntime(providers=providers).opened(bfloat16).__enter__()
     assert ort.opened == []
-    backend = open_backend(bfloat16, EngineChoice("onnxruntime", [CUDA]))
-    images = np.zeros((1, 3, 32, 32), np.float32)
-    backend.run(images, np.zeros(1, np.int64), ["logits"])
+    with OnnxRuntime(providers=[CUDA]).opened(bfloat16) as backend:
+        images = np.zeros((1, 3, 32, 32), np.float32)
+        backend.run(images, np.zeros(1, np.int64), ["logits"])
 
 
 @pytest.mark.parametrize("gpu", ["onnxruntime-gpu", "onnx"])

@@ -118,10 +118,10 @@ def test_plots_and_examples_are_there(done: Path) -> None:
 
 SCRIPT = """
 import sys, time
-from klieg import Explainer
+from klieg import Explainer, OnnxRuntime
 from klieg.evaluation import EvaluationOptions, evaluate
 from helpers.toy_dataset import toy_dataset
-with Explainer(sys.argv[1], threads=1) as explainer:
+with Explainer(sys.argv[1], backend=OnnxRuntime(threads=1)) as explainer:
     print("started", flush=True)
     evaluate(explainer, toy_dataset(40), sys.argv[2], options=EvaluationOptions(
         methods=("gradcam", "cam"), batch_size=2,

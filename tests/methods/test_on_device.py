@@ -13,7 +13,8 @@ import pytest
 from helpers.cpu_device import CpuDevice
 from helpers.recording_cpu import RecordingCpu
 from helpers.small_net import MEAN, STD, small_net
-from klieg import Explainer, Explanation
+from klieg import Explainer, OnnxRuntime, TensorRT
+from klieg.backends import Explanation, named_engine
 from klieg.backends.onnxruntime_device import MEMORY
 from klieg.errors import (
     BackendError,
@@ -88,7 +89,8 @@ def host_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opened(path: Path, device: CpuDevice) -> Explainer:
-    return Explainer(path, providers=["CPUExecutionProvider"], device=device)
+    engine = OnnxRuntime(providers=["CPUExecutionProvider"], device=device)
+    return Explainer(path, backend=engine)
 
 
 def photos(count: int, channels: int = 3) -> np.ndarray:
@@ -262,15 +264,15 @@ def test_what_does_not_go_together(small_explainer: Path) -> None:
     with pytest.raises(OptionError, match="choose how to drive it"):
         Explainer(small_explainer, backend="tensorrt")
     with pytest.raises(OptionError, match="has no engines"):
-        Explainer(small_explainer, engines="somewhere")
+        named_engine("onnxruntime", engines="somewhere")
     for option in ({"providers": ["CPUExecutionProvider"]}, {"threads": 1}):
         with pytest.raises(OptionError, match="backend 'tensorrt' has no"):
-            Explainer(small_explainer, backend="tensorrt", device=CpuDevice(), **option)
+            named_engine("tensorrt", device=CpuDevice(), **option)
     with pytest.raises(OptionError, match="first"):
-        Explainer(small_explainer, providers=["NoSuch"], device=CpuDevice())
-    with pytest.raises(OptionError, match="replay=True needs backend='tensorrt'"):
-        Explainer(small_explainer, replay=True)
+        Explainer(small_explainer, backend=OnnxRuntime(providers=["NoSuch"], device=CpuDevice()))
+    with pytest.raises(OptionError, match="backend 'onnxruntime' has no option 'replay'"):
+        named_engine("onnxruntime", replay=True)
     with pytest.raises(OptionError, match="records CUDA graphs"):
-        Explainer(small_explainer, backend="tensorrt", device=CpuDevice(), replay=True)
+        Explainer(small_explainer, backend=TensorRT(device=CpuDevice(), replay=True))
     with pytest.raises(BackendError, match="has no"):  # this build has no CUDA, and says so
-        Explainer(small_explainer, device=CpuDevice())
+        Explainer(small_explainer, backend=OnnxRuntime(device=CpuDevice()))

@@ -42,20 +42,23 @@ def test_no_file_replaces_another(small_explainer: Path, tmp_path: Path) -> None
     paths = [tmp_path / name for name in names]
     with Explainer(small_explainer) as explainer:
         explanations = [explainer.explain(paths, method=m) for m in ("gradcam", "cam")]
-    for views in (None, "mean"):
-        single, several = (ResultFolder(tmp_path / f"{kind}-{views}") for kind in "ab")
-        written: list[Path | None] = []
+    for formats in (("png", "npy"), ("png", "npy", "views")):
+        single, several = (
+            ResultFolder(tmp_path / f"{kind}-{len(formats)}", formats) for kind in "ab"
+        )
+        files: list[Path | None] = []
         for i in range(len(names)):
-            result = single.save(explanations[0], i, views=views)
-            written += [result.overlay, result.saliency, result.views]
-            results = several.compare(explanations, i, views=views)
-            written.append(results[0].comparison)
-            for result in results:
-                assert result.comparison == results[0].comparison
-                written += [result.overlay, result.saliency, result.views]
-        files = [path for path in written if path is not None]
-        assert len(set(files)) == len(files) == len(names) * (7 if views is None else 10)
-        assert all(path.exists() for path in files)
+            results = [explanation.result(i) for explanation in explanations]
+            (alone,) = single.save(results[:1])
+            assert alone.comparison is None
+            files += alone.files.values()
+            together = several.save(results)
+            files.append(together[0].comparison)
+            for saved in together:
+                assert saved.comparison == together[0].comparison
+                files += saved.files.values()
+        assert len(set(files)) == len(files) == len(names) * (3 * len(formats) + 1)
+        assert all(path is not None and path.exists() for path in files)
 
 
 def test_names_without_views_stay(small_explainer: Path, tmp_path: Path) -> None:

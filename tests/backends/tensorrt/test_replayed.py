@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from fake_gpu import FakeGpu, recording
 from fake_tensorrt import names
 from helpers.cpu_device import CpuDevice
-from klieg import Explainer
+from klieg import Explainer, TensorRT
 from klieg.backends.tensorrt.backend import TensorRTBackend
 from klieg.backends.tensorrt.cache import EngineCache, Entry
 from klieg.cli import main
@@ -69,7 +69,7 @@ def explainers(
     put(*SIZES, max_batch=PLANS + 1)
     return {
         replay: Explainer(
-            small_explainer, backend="tensorrt", device=gpu, engines=cache.folder, replay=replay
+            small_explainer, backend=TensorRT(device=gpu, engines=cache.folder, replay=replay)
         )
         for replay in (False, True)
     }
