@@ -28,8 +28,8 @@ from klieg.export.instrument.repeat import NotRepeatableError
 from klieg.export.instrument.writing import versions, write_explainer
 from klieg.export.parity import original as parity
 from klieg.export.parity.precision import against_float32
-from klieg.methods.table import METHODS
 from klieg.model_file.explainer_file import ExplainerInfo, Precision
+from klieg.model_file.methods import METHODS
 
 if TYPE_CHECKING:
     import torch

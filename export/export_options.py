@@ -8,7 +8,7 @@ from typing import Final
 from klieg.errors import OptionError
 from klieg.export.classifiers.onnx_classifier import GraphClassifier
 from klieg.export.instrument.outputs import OUTPUTS
-from klieg.methods.table import METHODS, find_method
+from klieg.model_file.methods import METHODS, find_method
 
 ALL: Final = "all"
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from klieg import Explainer
 from klieg.errors import OptionError
-from klieg.methods.table import METHODS
+from klieg.model_file.methods import METHODS
 
 COLUMNS = 5
 

@@ -21,8 +21,8 @@ from klieg.images.intake import Image, Intake, Photos, listed_images
 from klieg.images.targets import PREDICTED, Targets, is_single
 from klieg.methods.passes import Passes
 from klieg.methods.running import Running
-from klieg.methods.table import check_target, checked_options, chosen_scales, find_method
 from klieg.model_file.explainer_file import ExplainerInfo, read_explainer
+from klieg.model_file.methods import check_target, checked_options, chosen_scales, find_method
 from klieg.model_file.outputs import OUTPUTS
 
 
@@ -106,7 +106,7 @@ class Explainer:
             fit: How a photo becomes square: "crop" its centre, "letterbox" it between grey bars, or
                 "stretch" it.
             batch_size: Number of images that are in memory with all their activations at once.
-            **options: Numbers that the method takes, see `klieg.methods.table`.
+            **options: Numbers that the method takes, see `klieg.model_file.methods`.
 
         Returns:
             Maps, raw maps, logits and more, in the order of the images.

@@ -15,8 +15,8 @@ from klieg.errors import InputError
 from klieg.images.fitting import Placement
 from klieg.kernels.device.array import DeviceArray
 from klieg.maps.regions import Rule, binarise, bounding_boxes, thresholds
-from klieg.methods.table import find_method
 from klieg.model_file.explainer_file import Probability
+from klieg.model_file.methods import find_method
 from klieg.model_file.probabilities import probabilities
 from klieg.results.folder import ResultFolder
 from klieg.results.formats import DEFAULT_FORMATS, Result

@@ -4,7 +4,7 @@ A package names them among its entry points, in one of these groups; each is loa
 asked for by its name:
 
 - `klieg.backends`: an `Engine` class, as `klieg.backends.onnxruntime.OnnxRuntime` is;
-- `klieg.methods`: a `klieg.methods.table.Method`;
+- `klieg.methods`: a `klieg.model_file.methods.Method`;
 - `klieg.pictures`: a `klieg.images.formats.PictureFormat`, named by its suffix, such as ".webp";
 - `klieg.formats`: a `klieg.results.formats.Writer`.
 """

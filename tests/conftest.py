@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import gc
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +23,7 @@ from klieg.export import export_classifier
 from klieg.export.classifiers.sources import Source, open_source
 from klieg.images.formats import read_image
 
+ROOT = Path(__file__).parents[1]
 PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png")
 
 
@@ -36,6 +40,25 @@ def quick_exports() -> Iterator[None]:
         gc.collect()
         gc.freeze()
         yield
+
+
+@pytest.fixture(scope="session")
+def klieg_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built of a copy: an older build folder must not leak into it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for top in ("sdk", "export", "kernels"):
+        shutil.copytree(ROOT / top, source / top, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    if built.returncode and "setuptools" in built.stderr and "No matching" in built.stderr:
+        pytest.skip(f"no package index to get the build backend from: {built.stderr[-200:]}")
+    assert built.returncode == 0, built.stderr
+    (wheel,) = folder.glob("*.whl")
+    return wheel
 
 
 @pytest.fixture(scope="session")

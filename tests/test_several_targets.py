@@ -13,7 +13,7 @@ from helpers.torch_backend import TorchBackend
 from klieg import Explainer
 from klieg.errors import TargetError
 from klieg.images.batch import Batch
-from klieg.methods.table import METHODS, checked_options
+from klieg.model_file.methods import METHODS, checked_options
 
 CAM_FAMILY = [name for name, method in METHODS.items() if "gradient" in method.outputs]
 

@@ -19,7 +19,7 @@ from klieg.export.autodiff.rules import STANDARD_RULES
 from klieg.export.classifiers.attention import attention_weights, before_last_attention
 from klieg.export.classifiers.feature_maps import feature_map, measure_shapes
 from klieg.export.classifiers.onnx_classifier import GraphClassifier, ancestors, find_classifier
-from klieg.model_file.wire import DTYPES
+from klieg.model_file.onnx_file import DTYPES
 
 USUAL_SIZE: Final = 224
 USUAL_CHANNELS: Final = (1, 3, 4)

@@ -192,7 +192,7 @@ def _bare_classifier(
         return lambda images: explainer.backend.run(images, target, ("logits",))
     import onnxruntime
 
-    from klieg.backends.onnxruntime import session_options
+    from klieg.backends.onnxruntime.backend import session_options
 
     session = onnxruntime.InferenceSession(
         str(classifier), session_options(threads), providers=["CPUExecutionProvider"]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from klieg.cli import options as shared
+import klieg.cli.options as shared
 from klieg.cli.engine import ENGINES
 from klieg.cli.failure import reported
 from klieg.errors import EngineError, OptionError
-from klieg.methods.table import find_method
+from klieg.model_file.methods import find_method
 
 if TYPE_CHECKING:
     from klieg.backends.tensorrt.cache import EngineCache, Entry
@@ -125,7 +125,7 @@ def _sizes_by_outputs(
     file: ExplainerFile, methods: Sequence[str], scales: Sequence[int] | None
 ) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Return the image sizes of each set of outputs that a method needs, both in order."""
-    from klieg.methods.table import chosen_scales
+    from klieg.model_file.methods import chosen_scales
 
     if not methods:
         raise OptionError("got no methods, expected at least one, such as --methods cameras")

@@ -50,7 +50,7 @@ def _providers() -> dict[str, bool]:
         import onnxruntime
     except ImportError:
         return {"ONNX Runtime (pip install 'klieg[cpu]')": False}
-    from klieg.backends.onnxruntime_providers import OPTIONS, open_session
+    from klieg.backends.onnxruntime.providers import OPTIONS, open_session
     from klieg.errors import BackendError
 
     onnxruntime.set_default_logger_severity(4)  # a provider that fails is a finding here

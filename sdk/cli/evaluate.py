@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from klieg.cli import options as shared
+import klieg.cli.options as shared
 from klieg.cli.engine import engine_options, open_explainer
 from klieg.cli.failure import reported
 from klieg.cli.parameters import Names

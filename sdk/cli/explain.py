@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from klieg.cli import options as shared
+import klieg.cli.options as shared
 from klieg.cli.engine import engine_options, open_explainer
 from klieg.cli.failure import reported
 from klieg.cli.photos import listed_files
-from klieg.methods.table import METHODS, find_method
+from klieg.model_file.methods import METHODS, find_method
 from klieg.storage.atomic import atomic_path
 
 if TYPE_CHECKING:

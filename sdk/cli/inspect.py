@@ -50,7 +50,7 @@ def inspect(model: Path, classes: bool, everything: bool, tensorrt: bool) -> Non
 def _is_explainer(path: Path) -> bool:
     """Return whether an ONNX file is an explainer; one of klieg's errors if it is no ONNX file."""
     from klieg.model_file.explainer_file import read_explainer
-    from klieg.model_file.wire import read_onnx
+    from klieg.model_file.onnx_file import read_onnx
 
     if not path.is_file():
         read_explainer(path)  # says why

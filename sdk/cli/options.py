@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from klieg.cli.parameters import Assignment, Names, Sizes
+from klieg.model_file import methods as table
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -17,12 +18,17 @@ IMAGES = click.argument("images", nargs=-1, required=True)
 METHODS = click.option(
     "--methods", type=Names(), default="cameras", show_default=True, help="See `klieg explain`."
 )
+_DEFAULTS = "; ".join(
+    f"{name} {' '.join(f'{option}={entry.default}' for option, entry in method.options.items())}"
+    for name, method in table.METHODS.items()
+    if method.options
+)
 METHOD_OPTIONS = click.option(
     "--option",
     "options",
     multiple=True,
     type=Assignment(),
-    help="A number that a method takes, such as masks=500. Repeatable.",
+    help=f"A number that a method takes, such as masks=500. Repeatable. Defaults: {_DEFAULTS}.",
 )
 SCALES = click.option("--scales", type=Sizes(), help="Image sizes of CAMERAS, such as 224,324,424.")
 BATCH_SIZE = click.option(

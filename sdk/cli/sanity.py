@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from klieg.cli import options as shared
+import klieg.cli.options as shared
 from klieg.cli.failure import reported
 from klieg.cli.parameters import Names
 from klieg.cli.photos import listed_files
-from klieg.methods.table import METHODS
+from klieg.model_file.methods import METHODS
 
 
 @click.command(short_help="Test methods by randomising the model.")

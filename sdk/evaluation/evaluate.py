@@ -20,7 +20,7 @@ from klieg.evaluation.report.markdown import markdown
 from klieg.evaluation.report.plots import plot
 from klieg.evaluation.scoring import Scoring
 from klieg.evaluation.summary import Summary, summarise
-from klieg.methods.table import METHODS
+from klieg.model_file.methods import METHODS
 from klieg.storage.atomic import atomic_path
 
 if TYPE_CHECKING:

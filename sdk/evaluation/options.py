@@ -10,7 +10,7 @@ from klieg.evaluation.metrics.table import DEFAULT, find_metric
 from klieg.evaluation.questions import Targets
 from klieg.images.fitting import Fit
 from klieg.maps.regions import Rule
-from klieg.methods.table import METHODS, find_method
+from klieg.model_file.methods import METHODS, find_method
 
 
 @dataclass(frozen=True, kw_only=True)

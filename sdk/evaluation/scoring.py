@@ -16,7 +16,7 @@ from klieg.evaluation.metrics.table import METRICS, pooled_metrics
 from klieg.evaluation.options import EvaluationOptions
 from klieg.evaluation.questions import Question, ask
 from klieg.evaluation.record import Record, Row
-from klieg.methods.table import METHODS
+from klieg.model_file.methods import METHODS
 
 if TYPE_CHECKING:
     from klieg.explainer import Explainer

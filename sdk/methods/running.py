@@ -18,7 +18,7 @@ from klieg.kernels.device import Device
 from klieg.kernels.device.array import DeviceArray
 from klieg.kernels.device.replay import ReplayDevice, Replays
 from klieg.methods.passes import Maps, Passes, Units
-from klieg.methods.table import find_method
+from klieg.model_file.methods import find_method
 
 if TYPE_CHECKING:
     from klieg.kernels.cuda.kernels import Kernels

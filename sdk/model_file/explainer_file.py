@@ -17,16 +17,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, get_args
 
 from klieg.errors import ExplainerFileError
+from klieg.model_file.onnx_file import OnnxFacts, read_onnx
 from klieg.model_file.outputs import ALWAYS, OUTPUTS
-from klieg.model_file.wire import OnnxFacts, read_onnx
 
 FORMAT: Final = 1
+LARGEST_SIZE: Final = 2**14
+"""Of an image, in pixels."""
 Probability = Literal["softmax", "sigmoid"]
 Precision = Literal["float32", "float16", "bfloat16"]
 
@@ -62,23 +64,9 @@ class ExplainerInfo:
 
     def to_properties(self) -> dict[str, str]:
         """Return the metadata of the file."""
-        entries = {
-            "format": FORMAT,
-            "kind": "instrumented-classifier",
-            "layer": self.layer,
-            "input_size": self.input_size,
-            "scales": list(self.scales),
-            "source_sha256": self.source_sha256,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "class_names": None if self.class_names is None else list(self.class_names),
-            "probability": self.probability,
-            "parity": dict(self.parity),
-            "versions": dict(self.versions),
-            "masker": self.masker,
-            "precision": self.precision,
-        }
-        return {f"klieg.{key}": json.dumps(value) for key, value in entries.items()}
+        entries = {"format": FORMAT, "kind": "instrumented-classifier"}
+        entries |= {one.name: getattr(self, one.name) for one in fields(self)}
+        return {f"klieg.{key}": json.dumps(value, default=dict) for key, value in entries.items()}
 
 
 @dataclass(frozen=True)
@@ -159,87 +147,73 @@ def _info(facts: OnnxFacts) -> ExplainerInfo:
         )
     if values.get("kind") != "instrumented-classifier":
         raise ExplainerFileError(f"unknown kind of explainer {values.get('kind')!r}: update klieg")
-    return ExplainerInfo(
-        layer=_text(values, "layer"),
-        input_size=_size(values.get("input_size"), "input_size"),
-        scales=_scales(values),
-        source_sha256=_text(values, "source_sha256"),
-        mean=_statistics(values, "mean", lowest=0),
-        std=_statistics(values, "std", lowest=1e-9),
-        class_names=_class_names(values),
-        probability=cast(Probability, _one_of(values, "probability", get_args(Probability))),
-        parity=_table(values, "parity", (int, float)),
-        versions=_table(values, "versions", str),
-        masker=None if values.get("masker") is None else _text(values, "masker"),
-        # Files written before there was a choice do not say it.
-        precision=cast(
-            Precision, _one_of({"precision": "float32", **values}, "precision", get_args(Precision))
-        ),
+    # Files written before there was a choice do not say the precision.
+    given = {"class_names": None, "masker": None, "precision": "float32"} | values
+    found: dict[str, Any] = {}
+    for key, (is_valid, expected) in _FIELDS.items():
+        value = given.get(key)
+        if not is_valid(value):
+            raise ExplainerFileError(
+                f"metadata 'klieg.{key}' is {value!r}, expected {expected}: update klieg, or "
+                "export the model again"
+            )
+        found[key] = tuple(value) if isinstance(value, list) else value
+    if found["scales"][0] != found["input_size"]:
+        raise ExplainerFileError(
+            f"metadata 'klieg.scales' is {given['scales']!r}, expected sizes from the input size "
+            f"{found['input_size']} on: export the model again"
+        )
+    return ExplainerInfo(**found)
+
+
+def _is_number(value: Any, lowest: float, highest: float) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and lowest <= value <= highest
     )
 
 
-def _text(values: Mapping[str, Any], key: str) -> str:
-    value = values.get(key)
-    if not isinstance(value, str):
-        raise ExplainerFileError(f"metadata 'klieg.{key}' is {value!r}, expected a string")
-    return value
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value, 1, LARGEST_SIZE)
 
 
-def _size(value: Any, key: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**14:
-        raise ExplainerFileError(f"metadata 'klieg.{key}' has {value!r}, expected 1..16384 pixels")
-    return value
+def _is_list(value: Any, is_valid: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(is_valid, value))
 
 
-def _scales(values: Mapping[str, Any]) -> tuple[int, ...]:
-    given = values.get("scales")
-    if not isinstance(given, list) or not 1 <= len(given) <= 64:
-        raise ExplainerFileError(f"metadata 'klieg.scales' is {given!r}, expected 1 to 64 sizes")
-    scales = tuple(_size(size, "scales") for size in given)
-    if list(scales) != sorted(set(scales)) or scales[0] != values.get("input_size"):
-        raise ExplainerFileError(
-            f"metadata 'klieg.scales' is {given!r}, expected ascending sizes from the input size on"
-        )
-    return scales
+def _is_scales(value: Any) -> bool:
+    return _is_list(value, _is_size) and 1 <= len(value) <= 64 and value == sorted(set(value))
 
 
-def _statistics(values: Mapping[str, Any], key: str, *, lowest: float) -> tuple[float, ...]:
-    given = values.get(key)
-    numbers = isinstance(given, list) and all(
-        isinstance(v, int | float) and not isinstance(v, bool) and lowest <= v <= 1 for v in given
-    )
-    if not numbers:
-        raise ExplainerFileError(
-            f"metadata 'klieg.{key}' is {given!r}, expected a number in 0..1 per channel: "
-            "export the model again"
-        )
-    return tuple(float(value) for value in given)  # type: ignore[union-attr]  # a list: see above
+def _is_table(value: Any, kind: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, kind) for one in value.values())
 
 
-def _class_names(values: Mapping[str, Any]) -> tuple[str, ...] | None:
-    names = values.get("class_names")
-    if names is None:
-        return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ExplainerFileError("metadata 'klieg.class_names' is not a list of strings")
-    return tuple(names)
-
-
-def _one_of(values: Mapping[str, Any], key: str, known: Sequence[str]) -> str:
-    value = values.get(key)
-    if value not in known:
-        raise ExplainerFileError(
-            f"metadata 'klieg.{key}' is {value!r}, expected {' or '.join(known)}: update klieg, or "
-            "export the model again"
-        )
-    return str(value)
-
-
-def _table(values: Mapping[str, Any], key: str, kind: Any) -> dict[str, Any]:
-    table = values.get(key)
-    if not isinstance(table, dict) or not all(isinstance(v, kind) for v in table.values()):
-        raise ExplainerFileError(f"metadata 'klieg.{key}' is not a table")
-    return table
+_FIELDS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "layer": (lambda value: isinstance(value, str), "a string"),
+    "input_size": (_is_size, f"1..{LARGEST_SIZE} pixels"),
+    "scales": (_is_scales, f"1 to 64 ascending sizes in 1..{LARGEST_SIZE} pixels"),
+    "source_sha256": (lambda value: isinstance(value, str), "a string"),
+    "mean": (
+        lambda value: _is_list(value, lambda one: _is_number(one, 0, 1)),
+        "a number in 0..1 per channel",
+    ),
+    "std": (
+        lambda value: _is_list(value, lambda one: _is_number(one, 1e-9, 1)),
+        "a number in 0..1, and above 0, per channel",
+    ),
+    "class_names": (
+        lambda value: value is None or _is_list(value, lambda one: isinstance(one, str)),
+        "a list of strings",
+    ),
+    "probability": (get_args(Probability).__contains__, " or ".join(get_args(Probability))),
+    "parity": (lambda value: _is_table(value, int | float), "a table of numbers"),
+    "versions": (lambda value: _is_table(value, str), "a table of strings"),
+    "masker": (lambda value: value is None or isinstance(value, str), "a string"),
+    "precision": (get_args(Precision).__contains__, " or ".join(get_args(Precision))),
+}
+"""What the metadata has to say, besides the format: how it is checked, and what is expected."""
 
 
 def _check_tensors(facts: OnnxFacts) -> None:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from klieg.model_file.wire import Message, fields
-
-GRAPH, NODE, INITIALIZER, OUTPUT, VALUE_INFO = 7, 1, 5, 12, 13
-"""Numbers of the fields of a model, and of a graph."""
+from klieg.model_file.onnx_file import NAME, Attribute, Graph, Model, Node, Tensor
+from klieg.model_file.wire import Message, encoded, fields
 
 
 def subgraph(data: bytes, outputs: Iterable[str]) -> bytes:
@@ -23,10 +21,10 @@ def subgraph(data: bytes, outputs: Iterable[str]) -> bytes:
     """
     parts: list[bytes | memoryview] = []
     for field, value in fields(memoryview(data)):
-        if field == GRAPH and not isinstance(value, int):
-            parts.extend(_encoded(field, b"".join(_cut(value, set(outputs)))))
+        if field == Model.GRAPH and not isinstance(value, int):
+            parts.extend(encoded(field, b"".join(_cut(value, set(outputs)))))
         else:
-            parts.extend(_encoded(field, value))
+            parts.extend(encoded(field, value))
     return b"".join(parts)
 
 
@@ -34,48 +32,35 @@ def _cut(graph: memoryview, wanted: set[str]) -> Iterator[bytes | memoryview]:
     entries = list(fields(graph))
     needed, kept = set(wanted), set()
     for number, (field, value) in reversed(list(enumerate(entries))):
-        if field == NODE and not isinstance(value, int):  # nodes stand in order of computation
+        if field == Graph.NODE and not isinstance(
+            value, int
+        ):  # nodes stand in order of computation
             node = Message(value)
-            if not needed.isdisjoint(node.texts(2)):
+            if not needed.isdisjoint(node.texts(Node.OUTPUT)):
                 kept.add(number)
                 needed.update(_operands(node))
     for number, (field, value) in enumerate(entries):
         if isinstance(value, int) or _stays(field, value, wanted, needed, number in kept):
-            yield from _encoded(field, value)
+            yield from encoded(field, value)
 
 
 def _stays(
     field: int, value: memoryview, wanted: set[str], needed: set[str], computed: bool
 ) -> bool:
-    if field == NODE:
+    if field == Graph.NODE:
         return computed
-    if field == INITIALIZER:
-        return Message(value).text(8) in needed
-    if field in (OUTPUT, VALUE_INFO):
-        return Message(value).text(1) in (wanted if field == OUTPUT else needed)
+    if field == Graph.INITIALIZER:
+        return Message(value).text(Tensor.NAME) in needed
+    if field in (Graph.OUTPUT, Graph.VALUE_INFO):
+        return Message(value).text(NAME) in (wanted if field == Graph.OUTPUT else needed)
     return True
 
 
 def _operands(node: Message) -> Iterator[str]:
     """Yield the inputs of a node and what its sub-graphs take from outside."""
-    yield from node.texts(1)
-    for attribute in node.messages(5):
-        for inner in (*attribute.messages(6), *attribute.messages(11)):
-            for inner_node in inner.messages(NODE):
+    yield from node.texts(Node.INPUT)
+    for attribute in node.messages(Node.ATTRIBUTE):
+        for inner in (*attribute.messages(Attribute.GRAPH), *attribute.messages(Attribute.GRAPHS)):
+            for inner_node in inner.messages(Graph.NODE):
                 yield from _operands(inner_node)
-            yield from (output.text(1) for output in inner.messages(OUTPUT))
-
-
-def _encoded(field: int, value: int | bytes | memoryview) -> list[bytes | memoryview]:
-    if isinstance(value, int):
-        return [_varint(field << 3), _varint(value)]
-    return [_varint(field << 3 | 2), _varint(len(value)), value]
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
+            yield from (output.text(NAME) for output in inner.messages(Graph.OUTPUT))

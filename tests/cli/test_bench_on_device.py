@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from helpers.recording_cpu import RecordingCpu
-from klieg.backends.onnxruntime_device import MEMORY
+from klieg.backends.onnxruntime.device import MEMORY
 from klieg.cli import main
 from klieg.kernels.device import opening
 

@@ -18,8 +18,8 @@ from klieg.errors import ExportError, OptionError, UnsupportedOperatorError
 from klieg.export import export_classifier
 from klieg.export.classifier import default_scales
 from klieg.export.instrument.outputs import OUTPUTS
-from klieg.methods.table import METHODS
 from klieg.model_file.explainer_file import read_explainer
+from klieg.model_file.methods import METHODS
 
 
 def outputs(path: Path, size: tuple[int, int] = (32, 32), batch: int = 2) -> dict[str, np.ndarray]:

@@ -23,8 +23,8 @@ from klieg.errors import ExplainerFileError, ExportError, OptionError, ParityErr
 from klieg.export import export_classifier
 from klieg.export.classifiers import torch_classifier
 from klieg.export.inspection.tensorrt_lint import lint
-from klieg.methods.table import METHODS
 from klieg.model_file.explainer_file import read_explainer
+from klieg.model_file.methods import METHODS
 from klieg.model_file.subgraph import subgraph
 
 MIXED = ("features.3", "features.5", "features")

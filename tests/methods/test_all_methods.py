@@ -16,8 +16,8 @@ from klieg import Explainer
 from klieg.cli import main
 from klieg.errors import OptionError
 from klieg.images.batch import Batch
-from klieg.methods.table import METHODS, checked_options
 from klieg.model_file.explainer_file import ALWAYS
+from klieg.model_file.methods import METHODS, checked_options
 
 AT_THE_END = ("cam", "excitation_backprop", "contrastive_excitation")
 EARLY = 3  # in front of this layer the gradient varies, which NormGrad needs to tell classes apart
@@ -56,9 +56,9 @@ def test_table_agrees_with_the_functions(name: str) -> None:
     assert method.outputs[0] == "logits"
     for option, entry in method.options.items():
         assert checked_options(name, {})[option] == entry.default
-    documented = " ".join((inspect.getdoc(Explainer.explain) or "").split())
-    assert f'"{name}"' in documented
-    assert all(f"{option} (" in documented or option == "seed" for option in method.options)
+    shown = " ".join(CliRunner().invoke(main, ["explain", "--help"]).output.split())
+    assert name in shown
+    assert all(f"{option}={entry.default}" in shown for option, entry in method.options.items())
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,8 @@ def test_file_without_an_output_says_how_to_get_it(small_explainer: Path) -> Non
             if set(method.outputs) <= ALWAYS:
                 continue
             output = method.outputs[1]
-            option = "--masker NAME" if name == "casm" else f"--methods {name}"
+            serves = "saliency" if output == "image_gradient" else name
+            option = "--masker NAME" if name == "casm" else f"--methods {serves}"
             with pytest.raises(OptionError, match=f"'{output}'.*`{option}`"):
                 explainer.explain(photo, method=name)
 

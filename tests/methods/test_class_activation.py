@@ -10,7 +10,7 @@ from helpers.small_net import MEAN, STD, small_net
 from helpers.torch_backend import TorchBackend
 from klieg.errors import OptionError
 from klieg.images.batch import Batch
-from klieg.methods.table import METHODS
+from klieg.model_file.methods import METHODS
 
 EARLY = 3  # after the max pool: an 8 x 8 map with a gradient that varies in space
 TOLERANCE = 1e-5

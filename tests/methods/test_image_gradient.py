@@ -13,7 +13,7 @@ from helpers.torch_backend import TorchBackend
 from klieg.export.random_images import random_images
 from klieg.images.batch import Batch
 from klieg.methods import passes as passes_module
-from klieg.methods.table import METHODS, checked_options
+from klieg.model_file.methods import METHODS, checked_options
 
 MEAN_COLOUR = 255 * torch.tensor(MEAN, dtype=torch.float64).view(1, 3, 1, 1)
 TOLERANCE = 1e-4

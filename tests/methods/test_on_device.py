@@ -13,9 +13,9 @@ import pytest
 from helpers.cpu_device import CpuDevice
 from helpers.recording_cpu import RecordingCpu
 from helpers.small_net import MEAN, STD, small_net
-from klieg import Explainer, OnnxRuntime, TensorRT
-from klieg.backends import Explanation, named_engine
-from klieg.backends.onnxruntime_device import MEMORY
+from klieg import Explainer, Explanation, OnnxRuntime, TensorRT
+from klieg.backends import named_engine
+from klieg.backends.onnxruntime.device import MEMORY
 from klieg.errors import (
     BackendError,
     DeviceMemoryError,

@@ -10,8 +10,8 @@ import onnx.helper as h
 import onnxruntime
 import pytest
 
+from klieg.model_file.onnx_file import read_onnx
 from klieg.model_file.subgraph import subgraph
-from klieg.model_file.wire import read_onnx
 
 FLOAT = onnx.TensorProto.FLOAT
 

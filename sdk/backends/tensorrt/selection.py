@@ -11,8 +11,8 @@ from klieg.backends.tensorrt.cache import EngineCache, Entry, default_folder
 from klieg.backends.tensorrt.manifest import Platform
 from klieg.backends.tensorrt.profiles import EngineOptions
 from klieg.errors import EngineError
-from klieg.methods.table import METHODS
 from klieg.model_file.explainer_file import ExplainerFile
+from klieg.model_file.methods import METHODS
 from klieg.model_file.outputs import ALWAYS
 
 DEFAULT_DEVICE: Final = "cuda.core:0"

@@ -19,7 +19,7 @@ from klieg.evaluation.questions import ask, mask_on_grid
 from klieg.evaluation.record import Record, Row
 from klieg.evaluation.summary import Summary
 from klieg.images.fitting import fit_image
-from klieg.methods.table import METHODS
+from klieg.model_file.methods import METHODS
 from klieg.results.lettering import Picture, sheet, write_png
 from klieg.results.overlay import overlay
 

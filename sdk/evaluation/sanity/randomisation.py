@@ -19,8 +19,8 @@ from klieg.evaluation.metrics import similarity
 from klieg.explainer import Explainer
 from klieg.images.fitting import Fit
 from klieg.images.intake import Image
-from klieg.methods.table import find_method
 from klieg.model_file.explainer_file import ExplainerFile, read_explainer
+from klieg.model_file.methods import find_method
 from klieg.model_file.outputs import ALWAYS
 from klieg.model_file.subgraph import subgraph
 

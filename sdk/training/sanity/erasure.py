@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from klieg.explainer import Explainer
-from klieg.methods.table import find_method
+from klieg.model_file.methods import find_method
 from klieg.storage.atomic import atomic_path
 from klieg.training.data.photos import Photo
 

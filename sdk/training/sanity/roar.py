@@ -18,7 +18,7 @@ from torch import nn
 
 from klieg.errors import CheckpointError, DataError, OptionError
 from klieg.explainer import Explainer
-from klieg.methods.table import find_method
+from klieg.model_file.methods import find_method
 from klieg.storage.claim import claim
 from klieg.storage.table import write_table
 from klieg.training.data.photos import Photos, find_photos

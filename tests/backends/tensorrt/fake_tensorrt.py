@@ -22,7 +22,7 @@ from unittest.mock import Mock
 import numpy as np
 
 from fake_gpu import STREAM, active, recording, view
-from klieg.model_file.wire import OnnxFacts, read_onnx
+from klieg.model_file.onnx_file import OnnxFacts, read_onnx
 
 ALL_OUTPUTS = (
     "logits", "activation", "gradient", "image_gradient", "guided_gradient", "deconvnet_gradient",

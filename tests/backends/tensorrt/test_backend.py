@@ -30,7 +30,7 @@ from klieg.kernels.device.array import DeviceArray
 from klieg.methods.cameras import cameras
 from klieg.methods.passes import Passes
 from klieg.model_file.explainer_file import ExplainerFile
-from klieg.model_file.wire import TensorType
+from klieg.model_file.onnx_file import TensorType
 
 Put = Callable[..., Entry]
 Open = Callable[..., TensorRTBackend]

@@ -13,7 +13,7 @@ from klieg.backends.tensorrt.building import build_plan
 from klieg.backends.tensorrt.profiles import EngineOptions, profiles
 from klieg.errors import BackendError, EngineError, OptionError
 from klieg.model_file.explainer_file import ALWAYS, ExplainerFile
-from klieg.model_file.wire import TensorType
+from klieg.model_file.onnx_file import TensorType
 
 pytestmark = pytest.mark.usefixtures("context")
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from klieg.backends.onnxruntime_providers import CPU, CUDA, OPTIONS, open_session
-from klieg.backends.protocol import Backend
+from klieg.backends.onnxruntime.providers import CPU, OPTIONS, open_session
 from klieg.errors import BackendError, OptionError, UnsafeFileError
 from klieg.kernels.device import CudaDevice
 from klieg.model_file.explainer_file import ExplainerFile
@@ -20,48 +17,6 @@ from klieg.model_file.outputs import ALWAYS
 from klieg.model_file.subgraph import subgraph
 
 DEFAULT_PROVIDERS: Final = (CPU,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnnxRuntime:
-    """ONNX Runtime as an engine, see `Engine`."""
-
-    providers: Sequence[str] | None = None
-    """Execution providers, first choice first, such as "CUDAExecutionProvider"; None for the
-    processor, with a device for CUDA."""
-    threads: int | None = None
-    """Threads of one inference; None for all cores."""
-    device: str | CudaDevice | None = None
-    """What drives the GPU: "cuda.core" or "pycuda", with ":1" behind it for the second one, or a
-    device from `klieg.open_device`, say on a stream of your own. "cameras" and "casm" then stay on
-    the GPU from the images to the maps. None for an engine that takes and returns host arrays."""
-
-    @contextmanager
-    def opened(self, file: ExplainerFile) -> Iterator[Backend]:
-        """Load an explainer file; see `Engine`."""
-        if self.threads is not None and self.threads < 1:
-            raise OptionError(
-                f"threads is {self.threads}, expected at least 1, or None for all cores"
-            )
-        if self.device is None:
-            with closing(
-                OnnxRuntimeBackend(file, providers=self.providers, threads=self.threads)
-            ) as backend:
-                yield backend
-            return
-        from klieg.backends.onnxruntime_device import OnnxRuntimeDeviceBackend
-        from klieg.kernels.device.opening import lent_device
-
-        providers = (CUDA,) if self.providers is None else self.providers
-        with (
-            lent_device(self.device) as device,
-            closing(
-                OnnxRuntimeDeviceBackend(
-                    file, device=device, providers=providers, threads=self.threads
-                )
-            ) as backend,
-        ):
-            yield backend
 
 
 class OnnxRuntimeBackend:

@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from klieg.backends.onnxruntime import OnnxRuntimeBackend
-from klieg.backends.onnxruntime_providers import CUDA, TENSORRT
+from klieg.backends.onnxruntime.backend import OnnxRuntimeBackend
+from klieg.backends.onnxruntime.providers import CUDA, TENSORRT
 from klieg.errors import BackendError, OptionError
 from klieg.kernels.device import CudaDevice
 from klieg.kernels.device.array import DeviceArray

@@ -23,8 +23,8 @@ from click.testing import CliRunner
 
 from helpers.cpu_device import CpuDevice
 from klieg import Explainer, OnnxRuntime
-from klieg.backends import onnxruntime_providers
-from klieg.backends.onnxruntime_providers import CPU, CUDA, TENSORRT
+from klieg.backends.onnxruntime import providers as onnxruntime_providers
+from klieg.backends.onnxruntime.providers import CPU, CUDA, TENSORRT
 from klieg.cli import main
 from klieg.errors import BackendError, OptionError, UnsafeFileError
 from klieg.model_file.explainer_file import ExplainerFile, read_explainer

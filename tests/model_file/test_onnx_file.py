@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klieg.errors import ExplainerFileError, UnsafeFileError
-from klieg.model_file.wire import TensorType, read_onnx
+from klieg.model_file.onnx_file import TensorType, read_onnx
 
 FLOAT = onnx.TensorProto.FLOAT
 

@@ -17,11 +17,10 @@ from klieg.extensions import extension, extension_names
 from klieg.model_file.outputs import OUTPUTS
 
 if TYPE_CHECKING:
-    from klieg.methods.passes import RawMaps
     from klieg.model_file.explainer_file import ExplainerInfo
 
-MethodFunction = Callable[..., "RawMaps"]
-"""(passes, batch, sizes, **options) -> raw maps of the batch; sizes[0] is the size of its images"""
+MethodFunction = Callable[..., Any]
+"""(passes, batch, sizes, **options) -> RawMaps of the batch; sizes[0] is the size of its images"""
 
 
 @dataclass(frozen=True)
