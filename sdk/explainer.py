@@ -18,7 +18,7 @@ from klieg.errors import ImageError, InputError, OptionError, TargetError
 from klieg.explanation import Explanation, concatenate
 from klieg.images.fitting import Fit, Placement
 from klieg.images.intake import Image, Intake, Photos, listed_images
-from klieg.images.targets import PREDICTED, Targets, is_single
+from klieg.images.targets import Targets, is_single
 from klieg.methods.passes import Passes
 from klieg.methods.running import Running
 from klieg.model_file.explainer_file import ExplainerInfo, read_explainer
@@ -174,7 +174,7 @@ class Explainer:
             KliegError: as `explain`, when the batch with the offending image is due.
         """
         check_target(method, target)
-        explain = self._prepared(method, scales, fit, options)
+        explain = self.method(method, scales=scales, fit=fit, **options)
         photos = self.read(
             images, target=target, batch_size=batch_size, on_image_error=on_image_error
         )
@@ -188,7 +188,7 @@ class Explainer:
         batch_size: int = 8,
         on_image_error: Callable[[ImageError], None] | None = None,
     ) -> Iterator[Photos]:
-        """Read photos in batches, to be explained by one method or by several: `explain_photos`.
+        """Read photos in batches, to be explained by one method or by several: see `method`.
 
         Args, Yields and Raises: as in `explain_iter`.
         """
@@ -198,19 +198,51 @@ class Explainer:
             images, target, batch_size=batch_size, on_image_error=on_image_error
         )
 
-    def explain_photos(
+    def method(
         self,
-        photos: Photos,
+        name: str,
         *,
-        method: str = "cameras",
         scales: Sequence[int] | None = None,
         fit: Fit = "crop",
         **options: float,
-    ) -> Explanation:
-        """Explain a batch that `read` has yielded; see `explain`."""
-        if any(target != PREDICTED for asked in photos.targets for target in asked):
-            check_target(method, photos.targets)
-        return self._prepared(method, scales, fit, options)(photos)
+    ) -> Callable[[Photos], Explanation]:
+        """Return what explains photos that `read` yields by one method.
+
+        Args:
+            name: Name of the method.
+            scales: See `explain`.
+            fit: See `explain`.
+            **options: See `explain`.
+
+        Raises:
+            OptionError: as `explain`, before there is a photo.
+        """
+        checked = checked_options(name, options)
+        sizes = chosen_scales(scales, method=name, info=self._info, fixed_size=self._fixed_size)
+        self.check_outputs(f"method {name!r}", find_method(name).outputs)
+
+        def explain(photos: Photos) -> Explanation:
+            batch, placements = self._intake.fit(photos, sizes[0], fit)
+            found = self._running(batch, name, sizes, checked)
+            owners = batch.owner.tolist()
+            return Explanation(
+                maps=found.maps,
+                raw=found.raw,
+                targets=found.targets,
+                logits=found.logits,
+                scales_used=found.scales_used,
+                degenerate=found.degenerate,
+                scales=sizes,
+                method=name,
+                photos=tuple([photos.photos[owner] for owner in owners]),
+                names=tuple([photos.names[owner] for owner in owners]),
+                placements=tuple([placements[owner] for owner in owners]),
+                class_names=self._info.class_names,
+                probability=self._info.probability,
+                versions=self._versions,
+            )
+
+        return explain
 
     def prepare(
         self, images: Iterable[Image], *, fit: Fit = "crop"
@@ -289,37 +321,6 @@ class Explainer:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _prepared(
-        self, method: str, scales: Sequence[int] | None, fit: Fit, options: Mapping[str, float]
-    ) -> Callable[[Photos], Explanation]:
-        """Check what is asked of a method, and return what explains photos so."""
-        checked = checked_options(method, options)
-        sizes = chosen_scales(scales, method=method, info=self._info, fixed_size=self._fixed_size)
-        self.check_outputs(f"method {method!r}", find_method(method).outputs)
-
-        def explain(photos: Photos) -> Explanation:
-            batch, placements = self._intake.fit(photos, sizes[0], fit)
-            found = self._running(batch, method, sizes, checked)
-            owners = batch.owner.tolist()
-            return Explanation(
-                maps=found.maps,
-                raw=found.raw,
-                targets=found.targets,
-                logits=found.logits,
-                scales_used=found.scales_used,
-                degenerate=found.degenerate,
-                scales=sizes,
-                method=method,
-                photos=tuple([photos.photos[owner] for owner in owners]),
-                names=tuple([photos.names[owner] for owner in owners]),
-                placements=tuple([placements[owner] for owner in owners]),
-                class_names=self._info.class_names,
-                probability=self._info.probability,
-                versions=self._versions,
-            )
-
-        return explain
 
 
 def _engine(backend: str | Engine, earlier: Mapping[str, Any]) -> Engine:

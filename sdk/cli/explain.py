@@ -16,12 +16,13 @@ import klieg.cli.options as shared
 from klieg.cli.engine import engine_options, open_explainer
 from klieg.cli.failure import reported
 from klieg.cli.photos import listed_files
-from klieg.model_file.methods import METHODS, find_method
+from klieg.model_file.methods import METHODS, check_target, find_method
 from klieg.storage.atomic import atomic_path
 
 if TYPE_CHECKING:
     from klieg.errors import ImageError
     from klieg.explainer import Explainer
+    from klieg.explanation import Explanation
     from klieg.images.intake import Photos
     from klieg.maps.regions import Rule
     from klieg.results.folder import SavedResult
@@ -96,7 +97,10 @@ def explain(
     with reported(), open_explainer(explainer, **engine) as opened:
         from klieg.results.folder import ResultFolder
 
-        asked = [_Asked.of(method, methods, dict(options), scales, classes) for method in methods]
+        asked = [
+            _asked(opened, method, methods, dict(options), scales, classes, fit)
+            for method in methods
+        ]
         failures: list[ImageError] = []
         photos = opened.read(
             files,
@@ -110,7 +114,7 @@ def explain(
             click.progressbar(length=len(files), label="explaining", show_pos=True) as bar,
         ):
             for batch in photos:
-                for results, seconds in _explained(opened, batch, asked, fit, binarise):
+                for results, seconds in _explained(batch, asked, binarise):
                     for result, saved, took in zip(
                         results, folder.save(results), seconds, strict=True
                     ):
@@ -126,56 +130,52 @@ def explain(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is asked of one of several methods."""
+    """One of several methods, with what it takes of what was asked for."""
 
-    method: str
-    options: Mapping[str, float]
-    scales: Sequence[int] | None
+    explain: Callable[[Photos], Explanation]
     targeted: bool
+    """True if it explains the classes asked for, False for the predicted ones."""
 
-    @classmethod
-    def of(
-        cls,
-        method: str,
-        methods: Sequence[str],
-        options: Mapping[str, float],
-        scales: Sequence[int] | None,
-        classes: Sequence[int | str],
-    ) -> _Asked:
-        """Give a method what it takes; what none of the methods takes, it gets and refuses."""
-        this = find_method(method)
-        others = [find_method(other) for other in methods if other != method]
-        targeted = bool(classes) and (not this.class_free or all(one.class_free for one in others))
-        if len(classes) > 1 and not targeted:
-            raise click.UsageError(
-                f"{this.title} has one map per photo, whatever the class: ask for one --target, or "
-                f"leave {method} out"
-            )
-        own = {
-            name: value
-            for name, value in options.items()
-            if name in this.options or not any(name in one.options for one in others)
-        }
-        takes_scales = this.multi_scale or not any(one.multi_scale for one in others)
-        return cls(method, own, scales if takes_scales else None, targeted)
+
+def _asked(
+    explainer: Explainer,
+    name: str,
+    names: Sequence[str],
+    options: Mapping[str, float],
+    scales: Sequence[int] | None,
+    classes: Sequence[int | str],
+    fit: Any,
+) -> _Asked:
+    """Give a method what it takes; what none of the methods takes, it gets and refuses."""
+    this = find_method(name)
+    others = [find_method(other) for other in names if other != name]
+    targeted = bool(classes) and (not this.class_free or all(one.class_free for one in others))
+    if targeted:
+        check_target(name, classes)
+    elif len(classes) > 1:
+        raise click.UsageError(
+            f"{this.title} has one map per photo, whatever the class: ask for one --target, or "
+            f"leave {name} out"
+        )
+    own = {
+        option: value
+        for option, value in options.items()
+        if option in this.options or not any(option in one.options for one in others)
+    }
+    takes_scales = this.multi_scale or not any(one.multi_scale for one in others)
+    explain = explainer.method(name, scales=scales if takes_scales else None, fit=fit, **own)
+    return _Asked(explain, targeted)
 
 
 def _explained(
-    explainer: Explainer, photos: Photos, asked: Sequence[_Asked], fit: Any, rule: Rule
+    photos: Photos, asked: Sequence[_Asked], rule: Rule
 ) -> Iterator[tuple[list[Result], list[float]]]:
     """Yield the results of all methods, image by image, and the seconds that each took."""
     explanations, seconds = [], []
     for one in asked:
         start = time.perf_counter()
-        explanation = explainer.explain_photos(
-            photos if one.targeted else photos.untargeted(),
-            method=one.method,
-            scales=one.scales,
-            fit=fit,
-            **one.options,
-        )
-        explanations.append(explanation)
-        seconds.append((time.perf_counter() - start) / len(explanation))
+        explanations.append(one.explain(photos if one.targeted else photos.untargeted()))
+        seconds.append((time.perf_counter() - start) / len(explanations[-1]))
     for i in range(len(explanations[0])):
         yield [explanation.result(i, rule=rule) for explanation in explanations], seconds
 
@@ -189,6 +189,8 @@ def _lines(path: Path) -> Iterator[Callable[[dict[str, object]], None]]:
 
 def _record(result: Result, saved: SavedResult, seconds: float) -> dict[str, object]:
     """Return one line of results.jsonl."""
+    from klieg.results.formats import find_format
+
     pairs = zip(result.scales, result.scales_used, strict=True)
     record: dict[str, object] = {
         "file": result.name,
@@ -200,8 +202,6 @@ def _record(result: Result, saved: SavedResult, seconds: float) -> dict[str, obj
         "degenerate": result.degenerate,
         "seconds": round(seconds, 4),
     }
-    from klieg.results.formats import find_format
-
     record |= {find_format(form).label: path.name for form, path in saved.files.items()}
     if saved.comparison is not None:
         record["comparison"] = saved.comparison.name

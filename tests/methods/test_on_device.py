@@ -263,7 +263,7 @@ def test_addresses_of_a_gpu_are_not_given_to_the_processor(
 def test_what_does_not_go_together(small_explainer: Path) -> None:
     with pytest.raises(OptionError, match="choose how to drive it"):
         Explainer(small_explainer, backend="tensorrt")
-    with pytest.raises(OptionError, match="has no engines"):
+    with pytest.raises(OptionError, match="has no option 'engines'"):
         named_engine("onnxruntime", engines="somewhere")
     for option in ({"providers": ["CPUExecutionProvider"]}, {"threads": 1}):
         with pytest.raises(OptionError, match="backend 'tensorrt' has no"):
