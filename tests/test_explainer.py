@@ -22,8 +22,8 @@ from klieg.errors import (
     OptionError,
     TargetError,
 )
-from klieg.explanation import normalise
 from klieg.export import export_classifier
+from klieg.kernels.normalisation import normalise
 
 
 @pytest.fixture

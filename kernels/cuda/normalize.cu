@@ -10,7 +10,7 @@ constexpr int FLAT = 1;
 constexpr int NOT_A_NUMBER = 2;
 constexpr int OUT_OF_RANGE = 3;
 
-constexpr float ROUNDING = 1e-3f;  // how far out of 0..1 a mask may be (klieg.methods.masking)
+constexpr float ROUNDING = 1e-3f;  // how far out of 0..1 a mask may be (klieg.kernels.normalisation)
 
 struct Extremes {
     float lowest, highest;
@@ -81,7 +81,7 @@ struct Scaling {
     int state;
 };
 
-// Relu, then the range brought to 0..1 (klieg.explanation.normalise).
+// Relu, then the range brought to 0..1 (klieg.kernels.normalisation.normalise).
 __device__ inline Scaling scaling_of_map(Extremes all) {
     const float low = fmaxf(all.lowest, 0.0f);
     const float span = fmaxf(all.highest, 0.0f) - low;

@@ -30,7 +30,7 @@ class State(IntEnum):
 def normalize(
     kernels: Kernels, raw: DeviceArray, *, masks: bool
 ) -> tuple[DeviceArray, DeviceArray]:
-    """Enqueue what `klieg.explanation.normalise` or `as_masks` does; does not wait.
+    """Enqueue what `klieg.kernels.normalisation.normalise` or `as_masks` does; does not wait.
 
     Args:
         kernels: Where to compute.

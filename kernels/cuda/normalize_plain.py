@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from klieg.explanation import as_masks, normalise
 from klieg.kernels.cuda.normalize import State
-from klieg.methods.masking import ROUNDING
+from klieg.kernels.normalisation import ROUNDING, as_masks, normalise
 
 
 def normalize_plain(

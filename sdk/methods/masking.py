@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 
 from klieg.errors import NumericalError
 from klieg.images.batch import Array, Batch
+from klieg.kernels.normalisation import ROUNDING
 from klieg.methods.image_gradient import of_pixels
 from klieg.methods.passes import Passes, RawMaps, chosen_classes
-
-ROUNDING: Final = 1e-3
-"""How far out of 0..1 an enlarged mask may be for rounding, half precision included."""
 
 
 def casm(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawMaps:

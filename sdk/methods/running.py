@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from klieg.backends import Backend, DeviceBackend, is_device_backend
 from klieg.errors import BackendError, DeviceError, OptionError
-from klieg.explanation import as_masks, normalise
 from klieg.images.batch import Batch
 from klieg.kernels.device import Device
 from klieg.kernels.device.array import DeviceArray
 from klieg.kernels.device.replay import ReplayDevice, Replays
+from klieg.kernels.normalisation import as_masks, normalise
 from klieg.methods.passes import Maps, Passes, Units
 from klieg.model_file.methods import find_method
 

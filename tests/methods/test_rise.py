@@ -10,8 +10,8 @@ import pytest
 
 from helpers.small_net import MEAN, small_net
 from helpers.torch_backend import TorchBackend
-from klieg.explanation import normalise
 from klieg.images.batch import Batch
+from klieg.kernels.normalisation import normalise
 from klieg.methods import passes as passes_module
 from klieg.methods.rise import random_masks, rise
 
