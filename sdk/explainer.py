@@ -8,22 +8,33 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from klieg.backends import Backend, Engine, named_engine
+from klieg.backends import Backend, Engine, is_device_backend, named_engine
 from klieg.errors import ImageError, InputError, OptionError, TargetError
 from klieg.explanation import Explanation, concatenate
+from klieg.images.batch import Batch
 from klieg.images.fitting import Fit, Placement
 from klieg.images.intake import Image, Intake, Photos, listed_images
 from klieg.images.targets import Targets, is_single
-from klieg.methods.passes import Passes
-from klieg.methods.running import Running
+from klieg.kernels.device.array import DeviceArray
+from klieg.kernels.normalisation import as_masks, normalise
+from klieg.methods.passes import Maps, Passes
 from klieg.model_file.explainer_file import ExplainerInfo, read_explainer
-from klieg.model_file.methods import check_target, checked_options, chosen_scales, find_method
+from klieg.model_file.methods import (
+    Method,
+    check_target,
+    checked_options,
+    chosen_scales,
+    find_method,
+)
 from klieg.model_file.outputs import OUTPUTS
+
+if TYPE_CHECKING:
+    from klieg.methods.running import DeviceRunner
 
 
 class Explainer:
@@ -68,8 +79,12 @@ class Explainer:
             self._backend = opened.enter_context(_engine(backend, earlier).opened(file))
             self._intake = Intake(file, self._backend.device)
             self._passes = Passes(self._backend, file.info, several_targets=file.several_targets)
-            self._running = Running(self._passes, self._backend)
-            opened.callback(self._running.close)
+            self._on_device: DeviceRunner | None = None
+            if is_device_backend(self._backend):
+                from klieg.methods.running import DeviceRunner
+
+                self._on_device = DeviceRunner(self._passes, self._backend)
+                opened.callback(self._on_device.close)
             self._opened = opened.pop_all()
         self._versions = {
             "klieg": importlib.metadata.version("klieg"),
@@ -217,13 +232,13 @@ class Explainer:
         Raises:
             OptionError: as `explain`, before there is a photo.
         """
-        checked = checked_options(name, options)
+        entry, checked = find_method(name), checked_options(name, options)
         sizes = chosen_scales(scales, method=name, info=self._info, fixed_size=self._fixed_size)
-        self.check_outputs(f"method {name!r}", find_method(name).outputs)
+        self.check_outputs(f"method {name!r}", entry.outputs)
 
         def explain(photos: Photos) -> Explanation:
             batch, placements = self._intake.fit(photos, sizes[0], fit)
-            found = self._running(batch, name, sizes, checked)
+            found = self._maps(batch, entry, sizes, checked)
             owners = batch.owner.tolist()
             return Explanation(
                 maps=found.maps,
@@ -263,6 +278,21 @@ class Explainer:
         (photos,) = self.read(listed, batch_size=len(listed))
         batch, placements = self._intake.fit(photos, self._info.input_size, fit)
         return batch.images, placements
+
+    def _maps(
+        self, batch: Batch, method: Method, sizes: tuple[int, ...], options: Mapping[str, float]
+    ) -> Maps:
+        """Compute maps where the engine is: on the host, or on a GPU from end to end."""
+        if self._on_device is not None and method.on_device is not None:
+            return self._on_device(batch, method, sizes)
+        if isinstance(batch.images, DeviceArray):
+            raise OptionError(
+                f"{method.title} computes on the host, but the images are on a GPU: use 'cameras' "
+                "or 'casm', or pass host arrays"
+            )
+        result = method.function(self._passes, batch, sizes, **options)
+        maps, degenerate = (as_masks if method.bounded else normalise)(result.raw)
+        return Maps(result.raw, result.logits, result.targets, result.scales_used, maps, degenerate)
 
     @property
     def info(self) -> ExplainerInfo:

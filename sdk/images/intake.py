@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from klieg.errors import ImageError
+from klieg.errors import ImageError, TargetError
 from klieg.images.arrays import as_image
 from klieg.images.batch import Array, Batch
 from klieg.images.fitting import Box, Fit, Placement, fit_image
 from klieg.images.formats import read_image
-from klieg.images.targets import PREDICTED, Targets, paired, resolve_targets
+from klieg.images.targets import PREDICTED, Targets, classes_asked, is_single
 from klieg.kernels.device import CudaDevice
 from klieg.kernels.device.array import DeviceArray
 from klieg.kernels.device.sharing import as_device_array, is_on_device
@@ -24,6 +24,8 @@ from klieg.model_file.explainer_file import ExplainerFile
 
 Image = NDArray[Any] | str | os.PathLike[str]
 """One photo: [H, W, 3] RGB in 0..255, or the path of a file in one of `FORMATS`."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,7 @@ class Intake:
             yield from self._on_device(images, target, batch_size)
             return
         found: list[tuple[NDArray[Any], str, tuple[int, ...]]] = []
-        for number, (image, asked) in enumerate(paired(images, target)):
-            classes = self._resolved(asked)
+        for number, (image, classes) in enumerate(self._asked(images, target)):
             try:
                 if isinstance(image, str | os.PathLike):
                     found.append((read_image(image), os.fspath(image), classes))
@@ -103,8 +104,17 @@ class Intake:
         owner = np.repeat(np.arange(len(given.targets)), list(map(len, given.targets)))
         return Batch(images, targets, owner), placements
 
-    def _resolved(self, asked: Any) -> tuple[int, ...]:
-        return resolve_targets(asked, classes=self._classes, names=self._class_names)
+    def _asked(self, images: Iterable[T], target: Targets) -> Iterator[tuple[T, tuple[int, ...]]]:
+        """Yield every image with the classes asked of it."""
+        targets = classes_asked(target, classes=self._classes, names=self._class_names)
+        expected, count = "expected one target per image, or a single one for all", 0
+        for image in images:
+            if (classes := next(targets, None)) is None:
+                raise TargetError(f"got {count} targets but more images, {expected}")
+            yield image, classes
+            count += 1
+        if not is_single(target) and next(targets, None) is not None:
+            raise TargetError(f"got {count} images but more targets, {expected}")
 
     def _stacked(self, fitted: list[Array], size: int) -> Array:
         """Put images [S, S, 3] together as [B, channels, S, S], grey for a model of one channel."""
@@ -129,7 +139,7 @@ class Intake:
                 "with backend=OnnxRuntime(device='cuda.core'), or copy the images to the host"
             )
         array = as_device_array(images, device=self._device, dtypes=("uint8", "float32"))
-        asked = [self._resolved(one) for _, one in paired(range(array.shape[0]), target)]
+        asked = [classes for _, classes in self._asked(range(array.shape[0]), target)]
         for start in range(0, len(asked), batch_size):
             classes = tuple(asked[start : start + batch_size])
             numbers = range(start, start + len(classes))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
-from itertools import zip_longest
+from itertools import repeat
 from numbers import Integral
-from typing import Any, Final, TypeGuard, TypeVar
+from typing import Final, TypeGuard
 
 from klieg.errors import TargetError
 
@@ -14,7 +14,6 @@ Target = int | str | None
 Targets = Target | Iterable[Target | Iterable[Target]]
 """One class for all images; or one per image, or several per image."""
 PREDICTED: Final = -1
-T = TypeVar("T")
 
 
 def resolve_target(target: Target, *, classes: int, names: tuple[str, ...] | None) -> int:
@@ -57,25 +56,17 @@ def is_single(target: Targets) -> TypeGuard[Target]:
     return isinstance(target, str) or not isinstance(target, Iterable)
 
 
-def paired(images: Iterable[T], target: Targets) -> Iterator[tuple[T, Target | Iterable[Target]]]:
-    """Yield every image with its target or targets.
+def classes_asked(
+    targets: Targets, *, classes: int, names: tuple[str, ...] | None
+) -> Iterator[tuple[int, ...]]:
+    """Yield the numbers of the classes asked of each image, without end if all are asked the same.
 
     Raises:
-        TargetError: there are more images than targets, or more targets than images.
+        TargetError: see `resolve_target`.
     """
-    if is_single(target):
-        yield from ((image, target) for image in images)
-        return
-    missing = object()
-    pairs: Iterator[Any] = zip_longest(images, target, fillvalue=missing)  # type: ignore[arg-type]
-    for number, (image, one) in enumerate(pairs):
-        if image is missing or one is missing:
-            fewer, more = ("images", "targets") if image is missing else ("targets", "images")
-            raise TargetError(
-                f"got {number} {fewer} but more {more}, expected one target per image, "
-                "or a single one for all"
-            )
-        yield image, one
+    if is_single(targets):
+        return repeat((resolve_target(targets, classes=classes, names=names),))
+    return (resolve_targets(one, classes=classes, names=names) for one in targets)  # type: ignore[union-attr]
 
 
 def _by_name(name: str, names: tuple[str, ...] | None) -> int:

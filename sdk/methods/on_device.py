@@ -6,9 +6,8 @@ the same method of `klieg.methods.cameras` and `klieg.methods.masking`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -82,11 +81,6 @@ def casm(
 
 ALIGNMENT: Final = 256
 """Bytes; engines take inputs at multiples of it, as all memory of a device begins."""
-
-ON_DEVICE: Final[Mapping[str, Callable[..., DeviceMaps]]] = MappingProxyType(
-    {"cameras": cameras, "casm": casm}
-)
-"""Methods computed on the device; all others come through `Backend.run`."""
 
 
 def fetch(

@@ -63,17 +63,30 @@ class Method:
     bounded: bool = False
     """True if raw maps are in 0..1 already: maps are the same, neither cut off nor scaled."""
 
+    on_device: str | None = None
+    """The same as `where`, of what enqueues it on a GPU; None if it computes on the host only."""
+
     @property
     def function(self) -> MethodFunction:
         """The function that computes the raw maps."""
-        module, name = self.where.split(":")
-        function: MethodFunction = getattr(importlib.import_module(module), name)
-        return function
+        return _loaded(self.where)
+
+    @property
+    def device_function(self) -> Callable[..., Any]:
+        """(backend, kernels, questions, sizes) -> DeviceMaps, enqueued."""
+        assert self.on_device is not None
+        return _loaded(self.on_device)
 
     @property
     def pixelwise(self) -> bool:
         """True if every pixel has a value of its own, few of them far above the rest."""
         return not self.bounded and any(OUTPUTS[name].form == "image" for name in self.outputs)
+
+
+def _loaded(where: str) -> Callable[..., Any]:
+    module, name = where.split(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
 
 
 LARGEST_SCALE: Final = 2**14
@@ -85,7 +98,13 @@ SEED: Final = Option(0, 0, 2**32 - 1, "the seed of the random numbers")
 
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {
-        "cameras": Method("CAMERAS", "klieg.methods.cameras:cameras", LAYER, multi_scale=True),
+        "cameras": Method(
+            "CAMERAS",
+            "klieg.methods.cameras:cameras",
+            LAYER,
+            multi_scale=True,
+            on_device="klieg.methods.on_device:cameras",
+        ),
         "gradcam": Method("Grad-CAM", "klieg.methods.class_activation:gradcam", LAYER),
         "gradcam++": Method(
             "Grad-CAM++", "klieg.methods.class_activation:gradcam_plus_plus", LAYER
@@ -161,7 +180,12 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
             },
         ),
         "casm": Method(
-            "CASM", "klieg.methods.masking:casm", ("logits", "mask"), class_free=True, bounded=True
+            "CASM",
+            "klieg.methods.masking:casm",
+            ("logits", "mask"),
+            class_free=True,
+            bounded=True,
+            on_device="klieg.methods.on_device:casm",
         ),
     }
 )

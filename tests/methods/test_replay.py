@@ -20,8 +20,9 @@ from klieg.kernels.cuda.upsample import upsample
 from klieg.kernels.device.array import DeviceArray
 from klieg.kernels.device.replay import PLANS, ReplayDevice
 from klieg.methods.passes import Maps, Passes
-from klieg.methods.running import Running
+from klieg.methods.running import DeviceRunner
 from klieg.model_file.explainer_file import ExplainerInfo
+from klieg.model_file.methods import METHODS
 
 INFO = ExplainerInfo(
     layer="layer", input_size=16, scales=(16, 24), source_sha256="", mean=(0.5,) * 3, std=(1.0,) * 3
@@ -58,9 +59,12 @@ class Launching:
         pass
 
 
-def running(device: Any) -> Running:
+CAMERAS, CASM = METHODS["cameras"], METHODS["casm"]
+
+
+def running(device: Any) -> DeviceRunner:
     backend = Launching(device)
-    return Running(Passes(backend, INFO), backend)
+    return DeviceRunner(Passes(backend, INFO), backend)
 
 
 def batch(seed: int, count: int = 2, target: int = -1) -> Batch:
@@ -88,8 +92,8 @@ def test_replayed_batches_equal_those_that_run() -> None:
     plain, replayed = running(CpuDevice()), running(ReplayDevice(device))
     for seed in range(5):
         target = seed % 3 - 1
-        truth = plain(batch(seed, target=target), "cameras", (16, 24), {})
-        got = replayed(batch(seed, target=target), "cameras", (16, 24), {})
+        truth = plain(batch(seed, target=target), CAMERAS, (16, 24))
+        got = replayed(batch(seed, target=target), CAMERAS, (16, 24))
         assert_equal(got, truth)
         assert truth.raw.std() > 0
         assert device.graphs == max(0, seed - 1)
@@ -107,8 +111,8 @@ def test_images_on_the_device_are_replayed(owner: list[int], dtype: type) -> Non
         images = batch(seed).images.astype(dtype).astype(np.float32)  # whole numbers for uint8
         asked = Batch(images, np.arange(len(owner)), np.array(owner))
         given = on_device(asked, device, dtype=dtype)
-        got = replayed(given, "cameras", (16, 24), {})
-        assert_equal(got, plain(asked, "cameras", (16, 24), {}))
+        got = replayed(given, CAMERAS, (16, 24))
+        assert_equal(got, plain(asked, CAMERAS, (16, 24)))
         # Whoever owns them may do with them what they like: the graph does not read here.
         given.images.fill(device, np.full(given.images.shape, 255, dtype))
         assert device.graphs == max(0, seed - 1)
@@ -142,7 +146,7 @@ def test_images_are_copied_before_the_graph_and_waited_for() -> None:
     ):
         given = on_device(batch(0), device)
         device.noted.clear()
-        replayed(given, "cameras", (16, 24), {})
+        replayed(given, CAMERAS, (16, 24))
         assert [kind for kind, _ in groupby(device.noted)] == kinds
         assert device.noted.count("copy") == kinds.count("copy")
 
@@ -153,11 +157,11 @@ def test_images_from_both_places_share_a_graph_if_they_are_of_one_type() -> None
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 16)).astype(np.float32)
     host = Batch.single(images, np.zeros(2, np.int64))  # [2, 16, 16, 16], channels first or last
     for count, dtype in enumerate((np.float32, np.uint8) * 3):
-        truth = plain(on_device(host, CpuDevice(), dtype=dtype), "cameras", (16, 24), {})
-        got = replayed(on_device(host, device, dtype=dtype), "cameras", (16, 24), {})
+        truth = plain(on_device(host, CpuDevice(), dtype=dtype), CAMERAS, (16, 24))
+        got = replayed(on_device(host, device, dtype=dtype), CAMERAS, (16, 24))
         assert_equal(got, truth)
         assert device.graphs == max(0, count - 3)
-    assert_equal(replayed(host, "cameras", (16, 24), {}), plain(host, "cameras", (16, 24), {}))
+    assert_equal(replayed(host, CAMERAS, (16, 24)), plain(host, CAMERAS, (16, 24)))
     assert device.graphs == 3
 
 
@@ -165,7 +169,7 @@ def test_another_form_is_another_graph() -> None:
     device = RecordingCpu()
     replayed = running(ReplayDevice(device))
     for count, sizes in ((1, (16, 24)), (2, (16, 24)), (1, (16, 20)), (1, (16, 24))) * 3:
-        assert replayed(batch(0, count), "cameras", sizes, {}).maps.shape == (count, 16, 16)
+        assert replayed(batch(0, count), CAMERAS, sizes).maps.shape == (count, 16, 16)
     assert device.graphs == 4 + 1 + 1  # the first form comes six times, the others three times
 
 
@@ -174,7 +178,7 @@ def test_only_the_last_forms_are_kept() -> None:
     replayed = running(ReplayDevice(device))
     for _ in range(3):
         for count in range(1, PLANS + 2):
-            replayed(batch(0, count), "cameras", (16,), {})
+            replayed(batch(0, count), CAMERAS, (16,))
     assert device.graphs == 0
 
 
@@ -185,9 +189,9 @@ def test_a_failure_does_not_stay() -> None:
     bad.images[1, 0, 0, 0] = np.nan
     for _ in range(3):
         with pytest.raises(NumericalError, match="map 1 of the batch holds NaN"):
-            replayed(bad, "cameras", (16, 24), {})
-    truth = running(CpuDevice())(batch(7), "cameras", (16, 24), {})
-    got = replayed(batch(7), "cameras", (16, 24), {})
+            replayed(bad, CAMERAS, (16, 24))
+    truth = running(CpuDevice())(batch(7), CAMERAS, (16, 24))
+    got = replayed(batch(7), CAMERAS, (16, 24))
     assert device.graphs == 2
     np.testing.assert_array_equal(got.maps, truth.maps)
 
@@ -202,25 +206,25 @@ def test_memory_asked_for_in_another_order_is_an_error() -> None:
             return super().enqueue(*arguments)
 
     backend = Moody(ReplayDevice(RecordingCpu()))
-    moody = Running(Passes(backend, INFO), backend)
-    moody(batch(0), "cameras", (16,), {})
+    moody = DeviceRunner(Passes(backend, INFO), backend)
+    moody(batch(0), CAMERAS, (16,))
     with pytest.raises(DeviceError, match="asked for different memory"):
-        moody(batch(0), "cameras", (16,), {})
+        moody(batch(0), CAMERAS, (16,))
 
 
 def test_a_form_too_large_to_keep_is_run_as_it_is() -> None:
     device = RecordingCpu()
     replayed = running(ReplayDevice(device))
-    kept = [replayed(batch(0, 1), "cameras", (16,), {}) for _ in range(3)]
+    kept = [replayed(batch(0, 1), CAMERAS, (16,)) for _ in range(3)]
     assert device.graphs == 1
     device.limit = device.held + 1_600_000  # one scale after the other fits, all together do not
     sizes = (16, 64, 80, 96, 112)
     for seed in range(4):
-        truth = running(CpuDevice())(batch(seed), "cameras", sizes, {})
-        got = replayed(batch(seed), "cameras", sizes, {})
+        truth = running(CpuDevice())(batch(seed), CAMERAS, sizes)
+        got = replayed(batch(seed), CAMERAS, sizes)
         np.testing.assert_array_equal(got.maps, truth.maps)
     assert device.graphs == 1
-    again = replayed(batch(0, 1), "cameras", (16,), {})
+    again = replayed(batch(0, 1), CAMERAS, (16,))
     np.testing.assert_array_equal(again.maps, kept[0].maps)
 
 
@@ -228,10 +232,10 @@ def test_closing_frees_what_is_kept() -> None:
     device = RecordingCpu()
     replayed = running(ReplayDevice(device))
     for _ in range(3):
-        replayed(batch(0), "cameras", (16, 24), {})
+        replayed(batch(0), CAMERAS, (16, 24))
     replayed.close()
     with pytest.raises(BackendError, match="closed"):
-        replayed(batch(0), "cameras", (16, 24), {})
+        replayed(batch(0), CAMERAS, (16, 24))
     assert device.graphs == 1
 
 
@@ -239,8 +243,8 @@ def test_threads_take_turns() -> None:
     replayed = running(ReplayDevice(RecordingCpu()))
     seeds = list(range(8))
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda seed: replayed(batch(seed), "cameras", (16, 24), {}), seeds))
+        found = list(pool.map(lambda seed: replayed(batch(seed), CAMERAS, (16, 24)), seeds))
     plain = running(CpuDevice())
     for seed, got in zip(seeds, found, strict=True):
-        truth = plain(batch(seed), "cameras", (16, 24), {})
+        truth = plain(batch(seed), CAMERAS, (16, 24))
         np.testing.assert_array_equal(got.maps, truth.maps)
