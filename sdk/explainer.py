@@ -26,7 +26,7 @@ from klieg.methods.passes import Maps, Passes
 from klieg.model_file.explainer_file import ExplainerInfo, read_explainer
 from klieg.model_file.methods import (
     Method,
-    check_target,
+    check_takes_target,
     checked_options,
     chosen_scales,
     find_method,
@@ -136,7 +136,7 @@ class Explainer:
         listed = listed_images(images)
         if len(listed) == 0:
             raise InputError("got no images, expected at least one")
-        if not is_single(target):
+        if target is not None and not is_single(target):
             target = list(target)  # type: ignore[arg-type]  # not a single one
             if len(target) != len(listed):  # known before the first pass, unlike in a stream
                 raise TargetError(
@@ -188,7 +188,8 @@ class Explainer:
         Raises:
             KliegError: as `explain`, when the batch with the offending image is due.
         """
-        check_target(method, target)
+        if target is not None:
+            check_takes_target(method)
         explain = self.method(method, scales=scales, fit=fit, **options)
         photos = self.read(
             images, target=target, batch_size=batch_size, on_image_error=on_image_error

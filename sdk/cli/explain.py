@@ -16,7 +16,7 @@ import klieg.cli.options as shared
 from klieg.cli.engine import engine_options, open_explainer
 from klieg.cli.failure import reported
 from klieg.cli.photos import listed_files
-from klieg.model_file.methods import METHODS, check_target, find_method
+from klieg.model_file.methods import METHODS, check_takes_target, find_method
 from klieg.storage.atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _asked(
     others = [find_method(other) for other in names if other != name]
     targeted = bool(classes) and (not this.class_free or all(one.class_free for one in others))
     if targeted:
-        check_target(name, classes)
+        check_takes_target(name)
     elif len(classes) > 1:
         raise click.UsageError(
             f"{this.title} has one map per photo, whatever the class: ask for one --target, or "

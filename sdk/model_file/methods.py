@@ -204,9 +204,9 @@ def find_method(name: str) -> Method:
     return found
 
 
-def check_target(name: str, target: object) -> None:
-    """Raise TargetError if a class, or several, are asked of a method that has none."""
-    if target is not None and find_method(name).class_free:
+def check_takes_target(name: str) -> None:
+    """Raise TargetError if a method's map does not depend on a class, so that none can be asked."""
+    if find_method(name).class_free:
         raise TargetError(
             f"got a target for method {name!r}, whose map does not depend on a class: leave the "
             "target out, or use another method"
