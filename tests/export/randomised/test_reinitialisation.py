@@ -19,6 +19,7 @@ from klieg import Explainer
 from klieg.errors import ExportError
 from klieg.export import export_classifier
 from klieg.export.parity.finite_differences import gradient_error
+from klieg.export.random_images import Probes
 from klieg.export.randomised.derived_weights import derived_weights
 from klieg.export.randomised.reinitialisation import layers, reinitialised, save
 from klieg.export.session import Session
@@ -26,6 +27,7 @@ from klieg.export.session import Session
 nn = torch.nn
 
 Models = Callable[[type[nn.Module]], onnx.ModelProto]
+PROBES = Probes([32], channels=3, classes=5)
 METHODS = ["saliency", "guided_backprop", "deconvnet", "excitation_backprop"]
 
 
@@ -132,9 +134,7 @@ def test_gradients_are_those_of_the_new_logits(net: type[nn.Module], models: Mod
         changed = outputs(drawn)
         assert np.abs(changed["logits"] - original["logits"]).max() > 1e-3
         for wrt, gradient in (("image", "image_gradient"), ("activation", "gradient")):
-            error = gradient_error(
-                drawn, gradient=gradient, wrt=wrt, sizes=[32], channels=3, classes=5
-            )
+            error = gradient_error(drawn, PROBES, gradient=gradient, wrt=wrt)
             assert error < 1e-4  # central differences in float64; a stale constant is off by 0.1
 
 
@@ -147,9 +147,7 @@ def test_stale_constants_would_be_seen(models: Models) -> None:
     for tensor in drawn.graph.initializer:
         if tensor.name == slope.name:
             tensor.CopyFrom(onnx.numpy_helper.from_array(stale, slope.name))
-    error = gradient_error(
-        drawn, gradient="image_gradient", wrt="image", sizes=[32], channels=3, classes=5
-    )
+    error = gradient_error(drawn, PROBES, gradient="image_gradient", wrt="image")
     assert error > 0.05
 
 
