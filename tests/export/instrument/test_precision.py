@@ -21,6 +21,7 @@ from klieg import Explainer
 from klieg.cli.inspect import inspect
 from klieg.errors import ExplainerFileError, ParityError
 from klieg.export import classifier, export_classifier
+from klieg.export.derived_weights import derived_weights
 from klieg.export.instrument.precision import (
     FLOAT32,
     HEAVY,
@@ -33,7 +34,6 @@ from klieg.export.instrument.precision import (
 from klieg.export.parity.original import relative_error
 from klieg.export.parity.precision import against_float32, emulated
 from klieg.export.random_images import Probes
-from klieg.export.randomised.derived_weights import derived_weights
 from klieg.model_file.explainer_file import read_explainer
 
 
@@ -110,16 +110,21 @@ def test_onnx_runtime_takes_float16_as_it_is(original: onnx.ModelProto) -> None:
 
 
 def test_weights_can_still_be_drawn_anew(tmp_path: Path) -> None:
-    """Constants made of weights are found by content, so both must be rounded alike."""
+    """Constants that follow from weights must be rounded alike, and stay noted."""
     export_classifier(
         small_net(), tmp_path / "early.onnx", input_size=32, mean=MEAN, std=STD,
         layer="features.3", methods=["excitation_backprop"],
     )  # fmt: skip
     early = onnx.load(tmp_path / "early.onnx")
-    expected = {(found.name, found.weight) for found in derived_weights(early)}
-    low = to_mixed_precision(early, "float16")
-    assert {(found.name, found.weight) for found in derived_weights(low)} == expected
-    assert expected
+    for precision in LOWER:
+        low = to_mixed_precision(early, precision)
+        stored = {one.name: numpy_helper.to_array(one) for one in low.graph.initializer}
+        noted = derived_weights(low)
+        assert noted == derived_weights(early)
+        assert noted
+        for name, derived in noted.items():
+            expected = derived.computed([stored[source] for source in derived.sources])
+            np.testing.assert_array_equal(stored[name], expected)
 
 
 def correlations(
