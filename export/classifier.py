@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 from numpy.typing import ArrayLike
 
-from klieg.errors import ExportError, OptionError
-from klieg.export.autodiff.emitter import dims
+from klieg.errors import OptionError
 from klieg.export.classifiers.onnx_classifier import (
     GraphClassifier,
     Names,
-    find_classifier,
     larger_size,
+    load_onnx,
 )
-from klieg.export.export_options import check_class_names, checked_statistics, outputs_for
 from klieg.export.instrument.graph import instrument
-from klieg.export.instrument.precision import checked_precision, lowered
+from klieg.export.instrument.outputs import OUTPUTS
+from klieg.export.instrument.precision import checked_precision, to_mixed_precision
 from klieg.export.instrument.repeat import NotRepeatableError
 from klieg.export.instrument.writing import versions, write_explainer
 from klieg.export.parity import original as parity
+from klieg.export.parity.onnx_original import open_onnx
+from klieg.export.parity.original import Original
 from klieg.export.parity.precision import against_float32
+from klieg.export.random_images import Probes
 from klieg.model_file.explainer_file import ExplainerInfo, Precision
-from klieg.model_file.methods import METHODS
+from klieg.model_file.methods import METHODS, find_method
 
 if TYPE_CHECKING:
     import torch
 
     from klieg.export.classifiers.torch_masker import MaskHead
 
-Measure = Callable[[onnx.ModelProto, list[int]], dict[str, float]]
-"""Compares a finished graph with its original at some image sizes: relative error per output."""
-
+ALL: Final = "all"
 IMAGENET_SIZE: Final = 224
 SCALES: Final = 8
 PUBLISHED_STEP: Final = 100 / 224
@@ -117,8 +116,8 @@ def export_classifier(
             `torch_masker.MaskHead`. The classifier in the file stays what it is.
         masker_name: Name or description of the masker, for people who look into the file.
         precision: In which convolutions and matrix products compute and weights are stored, see
-            `precision.lowered`; "float32" leaves the model as it is. Inputs and outputs of the file
-            are the same. Its errors against float32 go into the file, too.
+            `to_mixed_precision`; "float32" leaves the model as it is. Inputs and outputs of the
+            file are the same. Its errors against float32 go into the file, too.
 
     Returns:
         What was written: the chosen layer, the measured errors, the size of the graph.
@@ -131,34 +130,32 @@ def export_classifier(
             precision with itself in float32 by more than that explains.
     """
     checked_precision(precision)
-    mean, std = checked_statistics(mean, std)
+    means, stds = _checked_statistics(mean, std)
     if input_size < 1:
         raise OptionError(f"input_size is {input_size}, expected pixels, at least 1")
     if masker is None and masker_name is not None:
         raise OptionError(f"masker_name is {masker_name!r}, but there is no masker: pass both")
-    outputs = outputs_for(methods, masked=masker is not None)
+    outputs = _outputs_for(methods, masked=masker is not None)
     names = Names(layer=layer, image=image, score=score, fixed_inputs=fixed_inputs or {})
-    classifier, measure = _open(model, names, masker, input_size, mean, std)
-    nodes_before = classifier.model.graph.num_nodes()
-    check_class_names(classifier, class_names)
-    proto, several_targets = _instrumented(classifier, outputs, mean, std, input_size)
-    final = lowered(proto, precision)
-    fixed_size = None not in dims(classifier.image)[2:]
-    sizes = [input_size] if fixed_size else [input_size, larger_size(input_size)]
-    errors = measure(proto, sizes)
-    parity.check(errors)
-    if precision != "float32":
-        errors |= against_float32(
-            final, proto, precision=precision, sizes=sizes, channels=len(mean),
-            classes=classifier.classes,
-        )  # fmt: skip
+
+    original = classify(
+        model, names=names, masker=masker, input_size=input_size, mean=means, std=stds
+    )
+    classifier = original.classifier
+    _check_class_names(classifier, class_names)
+    exact, several_targets = _instrumented(classifier, outputs, means, stds, input_size)
+    final = to_mixed_precision(exact, precision)
+    sizes = [input_size] if classifier.fixed_size else [input_size, larger_size(input_size)]
+    probes = Probes(sizes, channels=len(means), classes=classifier.classes)
+    errors = parity.checked(original.errors(exact, probes))
+    errors |= against_float32(final, exact, probes, precision=precision)
     info = ExplainerInfo(
         layer=classifier.layer,
         input_size=input_size,
-        scales=(input_size,) if fixed_size else default_scales(input_size),
+        scales=(input_size,) if classifier.fixed_size else default_scales(input_size),
         source_sha256=classifier.source_sha256,
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=tuple(means),
+        std=tuple(stds),
         class_names=None if class_names is None else tuple(class_names),
         probability=classifier.probability,
         parity=errors,
@@ -167,20 +164,16 @@ def export_classifier(
         precision=precision,
     )
     write_explainer(final, info, Path(output))
-    written = tuple(value.name for value in final.graph.output)
+    written = tuple(parity.output_names(final))
     return ExportReport(
         path=Path(output),
         layer=classifier.layer,
-        fixed_size=fixed_size,
+        fixed_size=classifier.fixed_size,
         parity=errors,
-        nodes_before=nodes_before,
+        nodes_before=classifier.model.graph.num_nodes(),
         nodes_after=len(final.graph.node),
         outputs=written,
-        methods=tuple(
-            name
-            for name, method in METHODS.items()
-            if {*method.outputs} <= {*written} and not (fixed_size and method.multi_scale)
-        ),
+        methods=_served(written, fixed_size=classifier.fixed_size),
         several_targets=several_targets,
     )
 
@@ -188,6 +181,15 @@ def export_classifier(
 def default_scales(input_size: int) -> tuple[int, ...]:
     """Return the image sizes of CAMERAS for a model made for `input_size`."""
     return tuple(round(input_size * (1 + PUBLISHED_STEP * step)) for step in range(SCALES))
+
+
+def _served(outputs: Collection[str], *, fixed_size: bool) -> tuple[str, ...]:
+    """Return the names of the methods that need these outputs only."""
+    return tuple(
+        name
+        for name, method in METHODS.items()
+        if {*method.outputs} <= {*outputs} and not (fixed_size and method.multi_scale)
+    )
 
 
 def _instrumented(
@@ -213,66 +215,67 @@ def _instrumented(
     return ir.to_proto(instrument(classifier, mean=mean, std=std, outputs=outputs)), False
 
 
-def _open(
+def classify(
     model: torch.nn.Module | onnx.ModelProto | str | os.PathLike[str],
+    *,
     names: Names,
     masker: MaskHead | None,
     input_size: int,
-    mean: list[float],
-    std: list[float],
-) -> tuple[GraphClassifier, Measure]:
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Original:
+    """Open a classifier of any kind and find its image, logits and layer.
+
+    Raises:
+        OptionError: an option is for the other kind.
+        ExportError: see `export_classifier`.
+    """
     if isinstance(model, str | os.PathLike):
         model = load_onnx(Path(model))
     if isinstance(model, onnx.ModelProto):
         if masker is not None:
             raise OptionError("masker is for torch modules, got ONNX: export the original module")
-        return _open_onnx(model, names, input_size, mean, std)
+        return open_onnx(model, names=names, input_size=input_size, mean=mean, std=std)
     if names != Names(layer=names.layer):
         raise OptionError("image, score and fixed_inputs are for ONNX models, got a torch module")
-    return _open_torch(model, names.layer, masker, input_size, mean, std)
+    from klieg.export.parity.torch_original import open_torch
 
-
-def _open_torch(
-    module: torch.nn.Module,
-    layer: str | None,
-    masker: MaskHead | None,
-    input_size: int,
-    mean: list[float],
-    std: list[float],
-) -> tuple[GraphClassifier, Measure]:
-    from klieg.export.classifiers.torch_classifier import TorchClassifier
-
-    original = TorchClassifier(
-        module, layer=layer, input_size=input_size, mean=mean, std=std, masker=masker
+    return open_torch(
+        model, layer=names.layer, masker=masker, input_size=input_size, mean=mean, std=std
     )
-    names = Names(layer="layer", mask=None if masker is None else "mask")
-    traced = find_classifier(
-        original.to_onnx(), names=names, input_size=input_size, channels=len(mean)
-    )
-    classifier = replace(traced, layer=original.layer, source_sha256=original.sha256())
 
-    def measure(proto: onnx.ModelProto, sizes: list[int]) -> dict[str, float]:
-        return parity.against_torch(
-            proto, original, sizes=sizes, channels=len(mean), classes=classifier.classes
+
+def _outputs_for(methods: Sequence[str], *, masked: bool) -> list[str]:
+    """Return the outputs that methods need besides logits, activation and mask."""
+    if isinstance(methods, str):
+        raise OptionError(f"methods is {methods!r}, expected a list of names such as [{methods!r}]")
+    named = {name: find_method(name) for name in methods if name != ALL}
+    for name, method in named.items():
+        if "mask" in method.outputs and not masked:
+            raise OptionError(f"method {name!r} needs a masking model: pass masker (--masker NAME)")
+    asked = METHODS if ALL in methods else named
+    needed = {output for method in asked.values() for output in method.outputs}
+    return [output for output in OUTPUTS if output == "gradient" or output in needed]
+
+
+def _checked_statistics(
+    mean: Sequence[float], std: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation per channel; OptionError unless they are in 0..1 units."""
+    means, stds = [float(m) for m in mean], [float(s) for s in std]
+    if len(means) != len(stds) or not means:
+        raise OptionError(f"got {len(means)} means and {len(stds)} stds, expected one per channel")
+    if not all(0 <= m <= 1 for m in means) or not all(0 < s <= 1 for s in stds):
+        raise OptionError(
+            f"mean {means} and std {stds} must be in 0..1 units: "
+            "divide by 255 if they are for 0..255"
         )
-
-    return classifier, measure
-
-
-def _open_onnx(
-    original: onnx.ModelProto, names: Names, input_size: int, mean: list[float], std: list[float]
-) -> tuple[GraphClassifier, Measure]:
-    classifier = find_classifier(original, names=names, input_size=input_size, channels=len(mean))
-
-    def measure(proto: onnx.ModelProto, sizes: list[int]) -> dict[str, float]:
-        return parity.against_onnx(proto, original, classifier, sizes=sizes, mean=mean, std=std)
-
-    return classifier, measure
+    return means, stds
 
 
-def load_onnx(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file with its external data; ExportError if it is none."""
-    try:
-        return onnx.load(path, load_external_data=True)
-    except (OSError, DecodeError, onnx.checker.ValidationError) as error:
-        raise ExportError(f"cannot read {path} as an ONNX model: {error}") from error
+def _check_class_names(classifier: GraphClassifier, names: Sequence[str] | None) -> None:
+    """Raise OptionError unless there is one name per class, or none at all."""
+    if isinstance(names, str) or (names is not None and len(names) != classifier.classes):
+        raise OptionError(
+            f"got {len(names)} class names for {classifier.classes} classes, expected one per class"
+        )

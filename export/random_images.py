@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Two images of two classes each at every size."""
+
+    sizes: Sequence[int]
+    """Heights and widths in pixels."""
+    channels: int
+    classes: int
+
+    def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield inputs of an explainer: `image` [2, C, S, S] float32, `target` [2] int64."""
+        for seed, size in enumerate(self.sizes):
+            images = random_images(size, channels=self.channels, seed=seed)
+            yield {"image": images, "target": np.array(two_targets(self.classes, seed=seed))}
 
 
 def random_images(size: int, *, channels: int, seed: int) -> NDArray[np.float32]:

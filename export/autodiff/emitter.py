@@ -6,18 +6,16 @@ An expression that was already written is not written again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from klieg.errors import GradientError
+from klieg.export.derived_weights import WRITTEN, DerivedWeight
 
 Operand = ir.Value | NDArray[Any] | float | int | Sequence[int] | None
-
-WRITTEN: Final = "gradient/"
-"""What the names of written nodes and tensors begin with."""
 
 _BOOLEAN: Final = frozenset(
     {"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or"}
@@ -37,6 +35,8 @@ class Emitter:
         self._graph = graph
         self._written: dict[object, ir.Value] = {}
         self._names = {value.name for value in graph_values(graph)} | {node.name for node in graph}
+        self.derived_weights: Final[dict[str, DerivedWeight]] = {}
+        """What `derived` wrote, by name."""
 
     def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
         if not op_type[0].isupper():
@@ -51,9 +51,28 @@ class Emitter:
         """Return an initializer with this content."""
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._written:
-            value = ir.val(self._unused("constant"), const_value=ir.tensor(array))
-            self._graph.register_initializer(value)
+            self._written[key] = self._initializer(array)
+        return self._written[key]
+
+    def derived(
+        self, rule: str, *sources: ir.Value, epsilon: float = 0.0, shape: Sequence[int] = ()
+    ) -> ir.Value:
+        """Return a constant that follows from initialisers, and keep note of how.
+
+        Args:
+            rule: A key of `derived_weights.RULES`.
+            sources: Initialisers, the weight first.
+            epsilon: What the rule adds to a variance.
+            shape: Shape of the constant, that of the weight if left out.
+        """
+        derived = DerivedWeight(rule, tuple(str(source.name) for source in sources), epsilon)
+        key = (derived, tuple(shape))
+        if key not in self._written:
+            contents = [cast(NDArray[Any], numpy_constant(source)) for source in sources]
+            array = derived.computed(contents)
+            value = self._initializer(array.reshape(shape) if shape else array)
             self._written[key] = value
+            self.derived_weights[str(value.name)] = derived
         return self._written[key]
 
     def shape(self, value: ir.Value, start: int = 0) -> NDArray[np.int64] | ir.Value:
@@ -77,6 +96,11 @@ class Emitter:
         if sizes.count(None) <= 1:
             return self.Reshape(value, [-1 if size is None else size for size in sizes])
         return self.Reshape(value, self.Shape(like))
+
+    def _initializer(self, array: NDArray[Any]) -> ir.Value:
+        value = ir.val(self._unused("constant"), const_value=ir.tensor(array))
+        self._graph.register_initializer(value)
+        return value
 
     def _emit(
         self, op_type: str, operands: Sequence[Operand], attributes: dict[str, Any]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 from numpy.typing import ArrayLike
 
 from klieg.errors import ExportError
@@ -78,6 +80,11 @@ class GraphClassifier:
         """Number of classes."""
         return self.score.classes
 
+    @property
+    def fixed_size(self) -> bool:
+        """True if it takes images of one size only."""
+        return None not in dims(self.image)[2:]
+
 
 def find_classifier(
     proto: onnx.ModelProto, *, input_size: int, channels: int, names: Names | None = None
@@ -117,6 +124,14 @@ def find_classifier(
         source_sha256=hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest(),
         mask=None if names.mask is None else find_tensor(model.graph, names.mask),
     )
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file with its external data; ExportError if it is none."""
+    try:
+        return onnx.load(path, load_external_data=True)
+    except (OSError, DecodeError, onnx.checker.ValidationError) as error:
+        raise ExportError(f"cannot read {path} as an ONNX model: {error}") from error
 
 
 def with_final_operator(explainer: onnx.ModelProto, operator: str | None) -> onnx.ModelProto:

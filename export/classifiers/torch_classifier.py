@@ -113,7 +113,11 @@ class TorchClassifier:
         return program.model_proto
 
     def reference(
-        self, images: Array, targets: Sequence[int], *, dtype: torch.dtype = torch.float32
+        self,
+        images: Array,
+        targets: Sequence[int] | NDArray[np.int64],
+        *,
+        dtype: torch.dtype = torch.float32,
     ) -> dict[str, NDArray[np.floating]]:
         """Compute logits, activation, gradients and the mask with torch autograd.
 

@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from klieg.errors import ExportError, GradientError, OptionError
-from klieg.export.autodiff.emitter import WRITTEN, dims
+from klieg.export.autodiff.emitter import dims
 from klieg.export.autodiff.engine import operators_without_rule
 from klieg.export.autodiff.gradient import differentiate
 from klieg.export.autodiff.normal_form import normal_form, opset_of
@@ -19,6 +19,7 @@ from klieg.export.autodiff.rules import STANDARD_RULES
 from klieg.export.classifiers.attention import attention_weights, before_last_attention
 from klieg.export.classifiers.feature_maps import feature_map, measure_shapes
 from klieg.export.classifiers.onnx_classifier import GraphClassifier, ancestors, find_classifier
+from klieg.export.derived_weights import WRITTEN
 from klieg.model_file.onnx_file import DTYPES
 
 USUAL_SIZE: Final = 224

@@ -13,6 +13,7 @@ from klieg.export.autodiff.emitter import Emitter, dims, graph_values
 from klieg.export.autodiff.engine import Cotangent
 from klieg.export.autodiff.gradient import add_target, find_tensor, one_hot_seed
 from klieg.export.classifiers.onnx_classifier import GraphClassifier
+from klieg.export.derived_weights import NOTE, as_note
 from klieg.export.instrument.outputs import Walk
 from klieg.export.instrument.repeat import first_of_each, repeat_behind
 from klieg.model_file.outputs import OUTPUTS as FILE_OUTPUTS
@@ -77,6 +78,8 @@ def instrument(
         passes.RemoveUnusedNodesPass(),
         passes.RemoveUnusedOpsetsPass(),
     )(model)
+    kept = {name: d for name, d in op.derived_weights.items() if name in graph.initializers}
+    model.metadata_props[NOTE] = as_note(kept)
     _declare_shapes(graph, found, classes=dims(logits)[1], several_targets=several_targets)
     return model
 

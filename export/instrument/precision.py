@@ -69,11 +69,11 @@ FLOAT32: Final[Mapping[str, str]] = {
     **_because("the values read are compared or counted", "ArgMax", "ArgMin", "Cast", "TopK"),
 }  # fmt: skip
 """Operators that stay in float32, and why. Besides: a tensor times itself (a variance), whatever
-depends on the target (see `lowered`), whatever does not depend on the image, and operators whose
-constants the lower precision cannot hold (see `holds`)."""
+depends on the target (see `to_mixed_precision`), whatever does not depend on the image, and
+operators whose constants the lower precision cannot hold (see `holds`)."""
 
 
-def lowered(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+def to_mixed_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     """Return a copy of an explainer whose heavy operators compute in a lower precision.
 
     Products (`HEAVY`) take the lower precision, and what follows them keeps it until an operator of
@@ -100,8 +100,8 @@ def lowered(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     if low == ir.DataType.BFLOAT16:
         version_converter.convert_version(typed, BFLOAT16_OPSET)
     passes.ShapeInferencePass(check_type=True, strict_mode=True, data_prop=False)(typed)
-    _check(typed.graph, precision)
-    _Lowering(typed.graph, low).run()
+    _check_convertible(typed.graph, precision)
+    _Conversion(typed.graph, low).run()
     passes.RemoveUnusedNodesPass()(typed)
     for node in typed.graph:
         for value in node.outputs:
@@ -148,7 +148,7 @@ _FLOATS: Final = frozenset(PRECISIONS.values())
 _QUANTISED: Final = frozenset({"DequantizeLinear", "QuantizeLinear"})
 
 
-def _check(graph: ir.Graph, precision: str) -> None:
+def _check_convertible(graph: ir.Graph, precision: str) -> None:
     for node in graph:
         if node.op_type in _QUANTISED:
             raise OptionError(
@@ -174,7 +174,7 @@ def backward_nodes(graph: ir.Graph) -> set[ir.Node]:
     return _carrying(graph, [value for value in graph.inputs if value.name == "target"])
 
 
-class _Lowering:
+class _Conversion:
     """One walk over a graph in order of computation."""
 
     def __init__(self, graph: ir.Graph, low: ir.DataType) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 
 from klieg.errors import ExportError
+from klieg.export.derived_weights import NOTE
 from klieg.model_file.explainer_file import ExplainerInfo
 from klieg.storage.atomic import atomic_path
 
@@ -23,7 +24,8 @@ def write_explainer(proto: onnx.ModelProto, info: ExplainerInfo, output: Path) -
     Raises:
         ExportError: the graph is no valid model, or too large for one file.
     """
-    onnx.helper.set_model_props(proto, info.to_properties())
+    notes = {entry.key: entry.value for entry in proto.metadata_props if entry.key == NOTE}
+    onnx.helper.set_model_props(proto, info.to_properties() | notes)
     proto.producer_name, proto.producer_version = "klieg", info.versions["klieg"]
     try:
         onnx.checker.check_model(proto, full_check=True)

@@ -21,7 +21,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from klieg.export.autodiff.emitter import graph_values
 from klieg.export.parity.float64 import doubled, evaluator, in_float64
-from klieg.export.random_images import random_images, two_targets
+from klieg.export.random_images import Probes
 from klieg.export.session import Session
 
 DIRECTIONS: Final = 5
@@ -36,12 +36,10 @@ SURE: Final = 1e-5
 
 def gradient_error(
     explainer: onnx.ModelProto,
+    probes: Probes,
     *,
     gradient: str = "gradient",
     wrt: str = "activation",
-    sizes: Sequence[int],
-    channels: int,
-    classes: int,
 ) -> float:
     """Return the median error of directional derivatives, relative to the gradient's norm.
 
@@ -49,23 +47,18 @@ def gradient_error(
 
     Args:
         explainer: An instrumented classifier.
+        probes: The inputs to compare at.
         gradient: The output to check.
         wrt: What it is the gradient with respect to: "activation" or "image".
-        sizes: Image sizes to compare at, two images of two classes each.
-        channels: Number of channels of an image.
-        classes: Number of classes.
     """
     tail, boundary = _cut_behind(explainer, wrt, ["logits", gradient])
     whole = evaluator(in_float64(tail))
     forward = evaluator(in_float64(_cut_behind(explainer, wrt, ["logits"])[0]))
     front = _runner(explainer, boundary)
     worst = 0.0
-    for seed, size in enumerate(sizes):
-        images = random_images(size, channels=channels, seed=seed)
-        targets = two_targets(classes, seed=seed)
-        feeds = {"image": images, "target": np.array(targets)}
+    for seed, feeds in enumerate(probes):
         given = {name: doubled(value) for name, value in (feeds | front(feeds)).items()}
-        worst = max(worst, _error_at(whole, forward, given, wrt, targets, seed))
+        worst = max(worst, _error_at(whole, forward, given, wrt, feeds["target"], seed))
     return worst
 
 
@@ -84,7 +77,7 @@ def _error_at(
     forward: onnx.reference.ReferenceEvaluator,
     given: dict[str, NDArray[Any]],  # among them x [B, k, h, w]
     wrt: str,
-    targets: list[int],
+    targets: NDArray[np.int64],
     seed: int,
 ) -> float:
     generator = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from klieg.errors import ParityError
 from klieg.export.instrument.precision import MOVES
-from klieg.export.parity.original import relative_error
-from klieg.export.random_images import random_images, two_targets
+from klieg.export.parity.original import output_names, relative_error
+from klieg.export.random_images import Probes
 from klieg.export.session import Session
 from klieg.model_file.outputs import OUTPUTS
 
@@ -37,46 +37,37 @@ _LOWER: Final = _FLOATS[1:]
 
 
 def against_float32(
-    lowered: onnx.ModelProto,
-    original: onnx.ModelProto,
-    *,
-    precision: str,
-    sizes: Iterable[int],
-    channels: int,
-    classes: int,
+    mixed: onnx.ModelProto, original: onnx.ModelProto, probes: Probes, *, precision: str
 ) -> dict[str, float]:
-    """Compare a lowered explainer with the explainer it was made from.
+    """Compare an explainer in mixed precision with the explainer it was made from.
 
     Rounding turns Relus on and off that sit near 0, which changes the gradients of whole receptive
     fields: at the image by 20 % in float16 though nothing is wrong. A limit as wide as that would
     excuse wrong graphs. So three things are checked: without rounding and with the original weights
-    the lowered graph computes what the original does; every stored weight is the original one,
+    the converted graph computes what the original does; every stored weight is the original one,
     rounded; with rounding the forward pass stays near, and every output finite.
 
     Args:
-        lowered: What `precision.lowered` made.
+        mixed: What `to_mixed_precision` made.
         original: An instrumented classifier.
-        precision: "float16" or "bfloat16".
-        sizes: Image sizes to compare at, two images of two classes each.
-        channels: Number of channels of an image.
-        classes: Number of classes.
+        probes: The inputs to compare at.
+        precision: "float32", "float16" or "bfloat16".
 
     Returns:
-        The largest relative error of every output with rounding: `logits_float16` and so on.
+        The largest relative error of every output with rounding, `logits_float16` and so on;
+        nothing for "float32".
 
     Raises:
         ParityError: one of the three is not so.
     """
-    names = [value.name for value in original.graph.output]
-    unrounded = _unrounded(lowered, original)
-    graphs = {"exact": in_float32(original), "same": unrounded, "rounded": emulated(lowered)}
+    if precision == "float32":
+        return {}
+    names = output_names(original)
+    unrounded = _unrounded(mixed, original)
+    graphs = {"exact": in_float32(original), "same": unrounded, "rounded": emulated(mixed)}
     sessions = {key: Session(graph.SerializeToString()) for key, graph in graphs.items()}
     same, rounded = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
-    for seed, size in enumerate(sizes):
-        feeds = {
-            "image": random_images(size, channels=channels, seed=seed),
-            "target": np.array(two_targets(classes, seed=seed)),
-        }
+    for feeds in probes:
         got = {key: session.run(names, feeds) for key, session in sessions.items()}
         for index, name in enumerate(names):
             exact = got["exact"][index]
@@ -89,7 +80,7 @@ def against_float32(
 
 
 def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a float32 graph that rounds wherever a lowered graph does.
+    """Return a float32 graph that rounds wherever one in mixed precision does.
 
     ONNX Runtime's CPU has no convolution in bfloat16, and between two operators without a float16
     kernel it leaves out the rounding. Here every tensor of lower precision is rounded by a Cast to
@@ -131,15 +122,15 @@ def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _unrounded(lowered: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a lowered graph in float32 with the weights of the original.
+def _unrounded(mixed: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a mixed-precision graph in float32 with the weights of the original.
 
     Raises:
         ParityError: its own are not those, rounded.
     """
     sources = {tensor.name: tensor for tensor in original.graph.initializer}
-    copy = in_float32(lowered)
-    for own, tensor in zip(lowered.graph.initializer, copy.graph.initializer, strict=True):
+    copy = in_float32(mixed)
+    for own, tensor in zip(mixed.graph.initializer, copy.graph.initializer, strict=True):
         source = sources.get(own.name) or sources[own.name.rpartition("/")[0]]
         stored, exact = onnx.numpy_helper.to_array(own), onnx.numpy_helper.to_array(source)
         if not np.array_equal(stored, exact.astype(stored.dtype)):

@@ -4,10 +4,10 @@ For the model parameter randomisation test of Adebayo et al.: Sanity checks for 
 NeurIPS 2018. Needs onnx alone.
 
 The gradients in an explainer file read the weights of the classifier themselves, turned by
-operators where need be, so that they are the gradients of whatever weights stand there. Three kinds
-of copies are constants of their own and are computed again: rectified weights and the signs of
-scales, for excitation backpropagation, and the slope of a batch normalisation that no convolution
-took in.
+operators where need be, so that they are the gradients of whatever weights stand there. Constants
+that follow from weights (see `derived_weights`) are computed again: rectified weights and the signs
+of scales, for excitation backpropagation, and the slope of a batch normalisation that no
+convolution took in.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import onnx.numpy_helper
 from numpy.typing import NDArray
 
 from klieg.errors import ExportError
-from klieg.export.randomised.derived_weights import derived_weights
+from klieg.export.derived_weights import derived_weights
 from klieg.export.randomised.weight_graph import KERNELS, MATRICES, WeightGraph, WeightUse
 from klieg.storage.atomic import atomic_path
 
@@ -126,20 +126,22 @@ def reinitialised(
         seed: Seed of the draws, 0 or more.
 
     Raises:
-        ExportError: it cannot be told from which weights a constant of the gradients was computed.
+        ExportError: the file does not note which constants follow from weights, see
+            `derived_weights`.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     tensors = {tensor.name: tensor for tensor in copy.graph.initializer}
-    derived = derived_weights(model)
     drawn = {weight.name for layer in chosen for weight in layer.weights}
     for layer in chosen:
         for weight in layer.weights:
             _replace(tensors[weight.name], _draw(weight, tensors[weight.name], seed))
-    for constant in derived:
-        if constant.weight in drawn:
-            source = onnx.numpy_helper.to_array(tensors[constant.weight])
-            _replace(tensors[constant.name], constant.derive(source))
+    for name, derived in derived_weights(model).items():
+        if not drawn.isdisjoint(derived.sources):
+            sources = [onnx.numpy_helper.to_array(tensors[source]) for source in derived.sources]
+            constant = derived.computed(sources).reshape(tensors[name].dims)
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensors[name].data_type)
+            _replace(tensors[name], constant.astype(dtype))
     return copy
 
 

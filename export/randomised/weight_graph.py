@@ -8,9 +8,7 @@ from typing import Final
 import onnx
 
 from klieg.errors import ExportError
-
-WRITTEN: Final = "gradient/"
-"""What the names begin with that klieg itself wrote; here to do without onnx_ir."""
+from klieg.export.derived_weights import WRITTEN
 
 KERNELS: Final = frozenset({"Conv", "ConvTranspose"})
 MATRICES: Final = frozenset({"Einsum", "Gemm", "MatMul"})

@@ -186,7 +186,7 @@ def _show_lint(path: Path) -> bool:
 
 def _load(path: Path) -> Any:
     try:
-        from klieg.export.classifier import load_onnx
+        from klieg.export.classifiers.onnx_classifier import load_onnx
     except ImportError as error:
         raise ExportError(
             f"looking into a bare ONNX model needs {error.name}: pip install 'klieg[export]'"

@@ -118,10 +118,10 @@ def test_tensorrt_builds_in_lower_precision(graphs: NetworkGraphs, precision: st
     """
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
     from klieg.export.inspection.tensorrt_lint import lint
-    from klieg.export.instrument.precision import lowered
+    from klieg.export.instrument.precision import to_mixed_precision
     from networks.tensorrt_rtx import build_engine, parse
 
-    model = lowered(graphs.explainer, precision)
+    model = to_mixed_precision(graphs.explainer, precision)
     built = build_engine(
         model.SerializeToString(), sizes=(graphs.size, graphs.size, 2 * graphs.size)
     )
@@ -129,7 +129,7 @@ def test_tensorrt_builds_in_lower_precision(graphs: NetworkGraphs, precision: st
     assert built.engine_bytes > 0
     assert lint(model) == []
     if precision == "bfloat16":
-        image = lowered(graphs.image_gradient, precision)
+        image = to_mixed_precision(graphs.image_gradient, precision)
         assert parse(image.SerializeToString()) is None
 
 

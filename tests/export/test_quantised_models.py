@@ -13,7 +13,7 @@ from helpers.small_net import MEAN, STD
 from klieg import Explainer
 from klieg.errors import ParityError
 from klieg.export import classifier, export_classifier
-from klieg.export.parity.original import KINK_LIMIT, check
+from klieg.export.parity.original import KINK_LIMIT, checked
 
 
 class Calibration(quantization.CalibrationDataReader):
@@ -68,8 +68,8 @@ def test_a_wrong_graph_is_not_excused_by_rounding(
 
 
 def test_rounding_has_a_limit_of_its_own() -> None:
-    check({"logits": 1e-6, "logits_rounded": 0.05})
+    checked({"logits": 1e-6, "logits_rounded": 0.05})
     with pytest.raises(ParityError, match="logits_rounded"):
-        check({"logits": 1e-6, "logits_rounded": 0.2})
+        checked({"logits": 1e-6, "logits_rounded": 0.2})
     with pytest.raises(ParityError, match="logits "):
-        check({"logits": 0.05, "logits_rounded": 0.05})
+        checked({"logits": 0.05, "logits_rounded": 0.05})

@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from klieg.export.autodiff import add_gradient
-from klieg.export.classifiers.onnx_classifier import Names, find_classifier
+from klieg.export.classifiers.onnx_classifier import GraphClassifier, Names, find_classifier
 from klieg.export.classifiers.torch_classifier import TorchClassifier
 from klieg.export.instrument.graph import instrument
-from klieg.export.parity import original as parity
 from klieg.export.parity.float64 import evaluator, in_float64
-from klieg.export.random_images import random_images, two_targets
+from klieg.export.parity.original import relative_error
+from klieg.export.parity.torch_original import TorchOriginal
+from klieg.export.random_images import Probes, random_images, two_targets
 from klieg.export.session import Session
 from networks.architectures import Network, build
 
@@ -47,7 +48,7 @@ class GradientError:
 
     @property
     def value(self) -> float:
-        """The error that counts: see `parity.against_torch` on kinks."""
+        """The error that counts: see `TorchOriginal` on kinks."""
         return self.float32 if self.float64 is None else self.float64
 
 
@@ -77,12 +78,15 @@ class NetworkGraphs:
         return proto
 
     @cached_property
-    def explainer(self) -> onnx.ModelProto:
-        """The instrumented classifier with the gradient at the default layer."""
-        found = find_classifier(
+    def _found(self) -> GraphClassifier:
+        return find_classifier(
             self._traced, names=Names(layer="layer"), input_size=self.size, channels=CHANNELS
         )
-        proto: onnx.ModelProto = ir.to_proto(instrument(found, mean=MEAN, std=STD))
+
+    @cached_property
+    def explainer(self) -> onnx.ModelProto:
+        """The instrumented classifier with the gradient at the default layer."""
+        proto: onnx.ModelProto = ir.to_proto(instrument(self._found, mean=MEAN, std=STD))
         return proto
 
     @cached_property
@@ -96,13 +100,8 @@ class NetworkGraphs:
         Args:
             size: Height and width of the images, None for those the network was traced for.
         """
-        return parity.against_torch(
-            self.explainer,
-            self.original,
-            sizes=[size or self.size],
-            channels=CHANNELS,
-            classes=CLASSES,
-        )
+        probes = Probes([size or self.size], CHANNELS, CLASSES)
+        return TorchOriginal(self.original, self._found).errors(self.explainer, probes)
 
     def image_error(self, *, size: int | None = None) -> GradientError:
         """Return the error of the gradient at the image, two images of two classes.
@@ -127,14 +126,14 @@ class NetworkGraphs:
         feeds = {"input": image, "target": np.array(targets)}
         session = Session(self.image_gradient.SerializeToString())
         (got,) = session.run(["gradient"], feeds)
-        single = parity.relative_error(got, self._truth(image, targets, torch.float32))
+        single = relative_error(got, self._truth(image, targets, torch.float32))
         if single <= LIMIT:
             return GradientError(single, None)
         feeds["input"] = image.astype(np.float64)
         double: Any = evaluator(in_float64(self.image_gradient))
         (got,) = double.run(["gradient"], feeds)
         truth = self._truth(feeds["input"], targets, torch.float64)
-        return GradientError(single, parity.relative_error(got, truth))
+        return GradientError(single, relative_error(got, truth))
 
     def _truth(
         self, images: NDArray[np.floating], targets: list[int], dtype: torch.dtype

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, cast
 
-import numpy as np
 import onnx_ir as ir
 
 from klieg.export.autodiff.emitter import Emitter, dims, numpy_constant
@@ -85,10 +84,9 @@ def batch_normalization(at: Pullback) -> Cotangent | None:
     if at.index != 0:
         return None
     channel_shape = [-1] + [1] * (len(dims(at.x)) - 2)
-    fixed = numpy_constant(at.input(1))
-    if fixed is None:
+    if numpy_constant(at.input(1)) is None:
         raise at.unsupported("its scale must be a constant")
-    return at.times(at.op.constant((fixed > 0).astype(fixed.dtype).reshape(channel_shape)))
+    return at.times(at.op.derived("positive", at.input(1), shape=channel_shape))
 
 
 def activation(at: Pullback) -> Cotangent | None:
@@ -143,9 +141,8 @@ def _redistributed(
 
 def _rectified(op: Emitter, value: ir.Value, sign: int = 1) -> ir.Value:
     """Return max(sign x, 0) with x's shape; of a constant a constant."""
-    constant = numpy_constant(value)
-    if constant is not None:
-        return op.constant(np.maximum(sign * constant, np.zeros((), dtype=constant.dtype)))
+    if numpy_constant(value) is not None:
+        return op.derived("rectified" if sign > 0 else "rectified_negative", value)
     producer = value.producer()
     if sign > 0 and producer is not None and producer.op_type == "Relu":
         return value
@@ -156,9 +153,8 @@ def _rectified(op: Emitter, value: ir.Value, sign: int = 1) -> ir.Value:
 
 def _where_positive(op: Emitter, value: ir.Value) -> ir.Value:
     """Return 1 where a value without content is positive, else 0."""
-    constant = numpy_constant(value)
-    if constant is not None:
-        return op.constant((constant > 0).astype(constant.dtype))
+    if numpy_constant(value) is not None:
+        return op.derived("positive", value)
     dtype = int(value.dtype or ir.DataType.FLOAT)
     result = op.Cast(op.Greater(value, 0.0), to=dtype)
     result.shape = value.shape

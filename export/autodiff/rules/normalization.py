@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from klieg.export.autodiff.emitter import dims, numpy_constant
@@ -18,12 +17,9 @@ def batch_normalization(at: Pullback) -> Cotangent:
     epsilon = float(at.attribute("epsilon", 1e-5))
     scale, variance = at.input(1), at.input(4)
     channel_shape = [-1] + [1] * (len(dims(at.x)) - 2)
-    fixed_scale, fixed_variance = numpy_constant(scale), numpy_constant(variance)
     op = at.op
-    if fixed_scale is not None and fixed_variance is not None:
-        factor = fixed_scale / np.sqrt(fixed_variance.astype(np.float64) + epsilon)
-        shaped = op.constant(factor.astype(fixed_scale.dtype).reshape(channel_shape))
-        return at.times(shaped)
+    if numpy_constant(scale) is not None and numpy_constant(variance) is not None:
+        return at.times(op.derived("slope", scale, variance, epsilon=epsilon, shape=channel_shape))
     factor_value = op.Div(scale, op.Sqrt(op.Add(variance, epsilon)))
     return Cotangent(op.Mul(at.g, op.Reshape(factor_value, channel_shape)))
 

@@ -14,13 +14,14 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from helpers.bare_models import convolutional
-from helpers.lowered_models import FLOATS, LOWER, UNIT, bare, run, typed
+from helpers.mixed_precision import FLOATS, LOWER, UNIT, bare, run, typed
 from helpers.small_masker import small_masker
 from helpers.small_net import MEAN, NAMES, STD, small_net
 from klieg import Explainer
 from klieg.cli.inspect import inspect
 from klieg.errors import ExplainerFileError, ParityError
 from klieg.export import classifier, export_classifier
+from klieg.export.derived_weights import derived_weights
 from klieg.export.instrument.precision import (
     FLOAT32,
     HEAVY,
@@ -28,11 +29,11 @@ from klieg.export.instrument.precision import (
     PRECISIONS,
     backward_nodes,
     forward_nodes,
-    lowered,
+    to_mixed_precision,
 )
 from klieg.export.parity.original import relative_error
 from klieg.export.parity.precision import against_float32, emulated
-from klieg.export.randomised.derived_weights import derived_weights
+from klieg.export.random_images import Probes
 from klieg.model_file.explainer_file import read_explainer
 
 
@@ -49,7 +50,7 @@ def stored(proto: onnx.ModelProto) -> int:
 
 @pytest.mark.parametrize("precision", LOWER)
 def test_which_operators_are_low(original: onnx.ModelProto, precision: str) -> None:
-    graph = typed(lowered(original, precision))
+    graph = typed(to_mixed_precision(original, precision))
     forward, backward = forward_nodes(graph), backward_nodes(graph)
     found = set()
     for node in graph:
@@ -73,7 +74,7 @@ def test_which_operators_are_low(original: onnx.ModelProto, precision: str) -> N
 def test_weights_are_stored_once_in_half_the_bytes(
     original: onnx.ModelProto, precision: str
 ) -> None:
-    low = lowered(original, precision)
+    low = to_mixed_precision(original, precision)
     large = [t for t in low.graph.initializer if np.prod(t.dims) >= 8 and t.data_type != 7]
     assert {t.data_type for t in large if len(t.dims) > 1 and max(t.dims) > 3} == {
         int(PRECISIONS[precision])
@@ -86,7 +87,7 @@ def test_weights_are_stored_once_in_half_the_bytes(
 
 @pytest.mark.parametrize("precision", LOWER)
 def test_outputs_are_near_those_of_float32(original: onnx.ModelProto, precision: str) -> None:
-    low = lowered(original, precision)
+    low = to_mixed_precision(original, precision)
     truth, got = run(original), run(emulated(low))
     for name, value in truth.items():
         assert got[name].dtype == np.float32
@@ -94,15 +95,14 @@ def test_outputs_are_near_those_of_float32(original: onnx.ModelProto, precision:
         # Rounded Relus change sides, which a few cells of a gradient at the image show.
         steps = 40 if "gradient" in name else 4
         assert relative_error(got[name], value) < steps * UNIT[precision], name
-        assert relative_error(got[name], value) > 0.01 * UNIT[precision], f"{name} is not lowered"
-    errors = against_float32(
-        low, original, precision=precision, sizes=[32, 40], channels=3, classes=5
-    )
+        assert relative_error(got[name], value) > 0.01 * UNIT[precision], f"{name} is not rounded"
+    probes = Probes([32, 40], channels=3, classes=5)
+    errors = against_float32(low, original, probes, precision=precision)
     assert errors.keys() == {f"{name}_{precision}" for name in truth}
 
 
 def test_onnx_runtime_takes_float16_as_it_is(original: onnx.ModelProto) -> None:
-    low = lowered(original, "float16")
+    low = to_mixed_precision(original, "float16")
     rounded, got = run(emulated(low)), run(low)
     for name in ("logits", "activation", "gradient", "mask"):
         # It rounds less often than the graph says.
@@ -110,16 +110,21 @@ def test_onnx_runtime_takes_float16_as_it_is(original: onnx.ModelProto) -> None:
 
 
 def test_weights_can_still_be_drawn_anew(tmp_path: Path) -> None:
-    """Constants made of weights are found by content, so both must be rounded alike."""
+    """Constants that follow from weights must be rounded alike, and stay noted."""
     export_classifier(
         small_net(), tmp_path / "early.onnx", input_size=32, mean=MEAN, std=STD,
         layer="features.3", methods=["excitation_backprop"],
     )  # fmt: skip
     early = onnx.load(tmp_path / "early.onnx")
-    expected = {(found.name, found.weight) for found in derived_weights(early)}
-    low = lowered(early, "float16")
-    assert {(found.name, found.weight) for found in derived_weights(low)} == expected
-    assert expected
+    for precision in LOWER:
+        low = to_mixed_precision(early, precision)
+        stored = {one.name: numpy_helper.to_array(one) for one in low.graph.initializer}
+        noted = derived_weights(low)
+        assert noted == derived_weights(early)
+        assert noted
+        for name, derived in noted.items():
+            expected = derived.computed([stored[source] for source in derived.sources])
+            np.testing.assert_array_equal(stored[name], expected)
 
 
 def correlations(
@@ -136,7 +141,7 @@ def test_maps_of_a_small_net(
     small_explainer_all: Path, photos: list[np.ndarray], tmp_path: Path
 ) -> None:
     path = tmp_path / "low.onnx"
-    low = lowered(onnx.load(small_explainer_all), "float16")
+    low = to_mixed_precision(onnx.load(small_explainer_all), "float16")
     onnx.save(emulated(low), path)
     assert min(correlations(small_explainer_all, path, photos)) >= 0.999
     onnx.save(low, path)
@@ -149,7 +154,7 @@ def test_maps_of_efficientnet_lite0(
     original = onnx.load(lite0_explainer)
     # On 100 photos of COCO the least correlations were 0.9999 and 0.991.
     for precision, least in (("float16", 0.999), ("bfloat16", 0.99)):
-        low = lowered(original, precision)
+        low = to_mixed_precision(original, precision)
         assert low.ByteSize() < 0.51 * original.ByteSize()
         onnx.save(emulated(low), tmp_path / "low.onnx")
         found = correlations(lite0_explainer, tmp_path / "low.onnx", photos[:2], scales=[224, 424])
@@ -180,7 +185,7 @@ def test_export(precision: Any, tmp_path: Path) -> None:
 
 
 def test_float32_changes_nothing(original: onnx.ModelProto, small_explainer: Path) -> None:
-    assert lowered(original, "float32") is original
+    assert to_mixed_precision(original, "float32") is original
     assert read_explainer(small_explainer).info.precision == "float32"
 
 
@@ -229,11 +234,11 @@ def test_a_damaged_graph_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any, damage: Any
 ) -> None:
     def damaged(*arguments: Any) -> onnx.ModelProto:
-        low = lowered(*arguments)
+        low = to_mixed_precision(*arguments)
         damage(low)
         return low
 
-    monkeypatch.setattr(classifier, "lowered", damaged)
+    monkeypatch.setattr(classifier, "to_mixed_precision", damaged)
     with pytest.raises(
         ParityError, match=rf"in {precision} (the explainer disagrees|are not those)"
     ):

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from helpers.bare_models import convolutional, model
-from helpers.lowered_models import LOWER, UNIT, bare, run, typed
+from helpers.mixed_precision import LOWER, UNIT, bare, run, typed
 from klieg.errors import OptionError
 from klieg.export.instrument.precision import (
     HEAVY,

@@ -43,7 +43,7 @@ def test_wrong_gradient_is_not_written(
 
 def test_parity_check_refuses_nan() -> None:
     with pytest.raises(ParityError):
-        parity.check({"gradient": float("nan")})
+        parity.checked({"gradient": float("nan")})
     one, nan = np.ones(1, np.float32), np.full(1, np.nan, np.float32)
     assert max(0.0, parity.relative_error(nan, one)) == np.inf
-    parity.check({"gradient": 1e-3})
+    assert parity.checked({"gradient": 1e-3}) == {"gradient": 1e-3}

@@ -18,14 +18,16 @@ from helpers.small_net import MEAN, STD, SmallNet
 from klieg import Explainer
 from klieg.errors import ExportError
 from klieg.export import export_classifier
+from klieg.export.derived_weights import NOTE, derived_weights
 from klieg.export.parity.finite_differences import gradient_error
-from klieg.export.randomised.derived_weights import derived_weights
+from klieg.export.random_images import Probes
 from klieg.export.randomised.reinitialisation import layers, reinitialised, save
 from klieg.export.session import Session
 
 nn = torch.nn
 
 Models = Callable[[type[nn.Module]], onnx.ModelProto]
+PROBES = Probes([32], channels=3, classes=5)
 METHODS = ["saliency", "guided_backprop", "deconvnet", "excitation_backprop"]
 
 
@@ -132,9 +134,7 @@ def test_gradients_are_those_of_the_new_logits(net: type[nn.Module], models: Mod
         changed = outputs(drawn)
         assert np.abs(changed["logits"] - original["logits"]).max() > 1e-3
         for wrt, gradient in (("image", "image_gradient"), ("activation", "gradient")):
-            error = gradient_error(
-                drawn, gradient=gradient, wrt=wrt, sizes=[32], channels=3, classes=5
-            )
+            error = gradient_error(drawn, PROBES, gradient=gradient, wrt=wrt)
             assert error < 1e-4  # central differences in float64; a stale constant is off by 0.1
 
 
@@ -143,13 +143,11 @@ def test_stale_constants_would_be_seen(models: Models) -> None:
     model = models(Residual)
     (slope,) = derived_weights(model)
     drawn = reinitialised(model, layers(model), seed=3)
-    stale = contents(model)[slope.name]
+    stale = contents(model)[slope]
     for tensor in drawn.graph.initializer:
-        if tensor.name == slope.name:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(stale, slope.name))
-    error = gradient_error(
-        drawn, gradient="image_gradient", wrt="image", sizes=[32], channels=3, classes=5
-    )
+        if tensor.name == slope:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(stale, slope))
+    error = gradient_error(drawn, PROBES, gradient="image_gradient", wrt="image")
     assert error > 0.05
 
 
@@ -265,15 +263,45 @@ def test_what_cannot_be_done_is_refused(small_explainer: Path) -> None:
         layers(quantised)
 
 
-def test_a_constant_of_two_weights_is_refused(tmp_path: Path) -> None:
-    """Where scales are all positive, nothing tells whose sign a constant of ones is."""
+def test_equal_constants_of_two_weights_are_told_apart(tmp_path: Path) -> None:
+    """Where scales are all positive, the signs of each are a constant of ones."""
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.BatchNorm2d(8), nn.ReLU(), nn.BatchNorm2d(8),
         nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
     )  # fmt: skip
     nn.init.constant_(net[2].weight, 0.7)
+    nn.init.constant_(net[4].weight, 0.9)
     model = exported(net, tmp_path, layer="0", methods=["excitation_backprop"])
-    with pytest.raises(ExportError, match="may come from"):
+    signs = {
+        derived.sources: name
+        for name, derived in derived_weights(model).items()
+        if derived.rule == "positive"
+    }
+    assert signs.keys() == {("module.2.weight",), ("module.4.weight",)}
+    drawn = contents(reinitialised(model, layers(model)))
+    for (weight,), name in signs.items():
+        assert 0 < drawn[name].mean() < 1
+        np.testing.assert_array_equal(drawn[name].ravel(), drawn[weight] > 0)
+
+
+@pytest.mark.parametrize(
+    ("note", "expected"),
+    [
+        (None, "older klieg.*export the model again"),
+        ('["positive"]', "malformed"),
+        ('{"gradient/constant": 1}', "malformed"),
+        ('{"gradient/constant": ["positive", ["module.head.bias"], 0.0]}', "does not fit"),
+        ('{"module.head.bias": ["tripled", ["module.head.bias"], 0.0]}', "does not fit"),
+    ],
+)
+def test_a_file_without_a_fitting_note_is_refused(
+    small_explainer: Path, note: str | None, expected: str
+) -> None:
+    model = onnx.load(small_explainer)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata.pop(NOTE) == "{}"
+    onnx.helper.set_model_props(model, metadata if note is None else {**metadata, NOTE: note})
+    with pytest.raises(ExportError, match=expected):
         reinitialised(model, layers(model))
 
 
