@@ -151,8 +151,8 @@ class _Run:
             critic_options=options.critics,
             steps_per_epoch=self.schedule.steps_per_epoch,
         )
-        self.infill = open_infiller(options.infill, mean=source.mean, std=source.std).to(
-            fabric.device
+        self.infill = open_infiller(
+            options.infill, mean=source.mean, std=source.std, device=fabric.device
         )
         self.sha256 = weights_sha256(self.classifier)
         self.checkpoints = Checkpoints(

@@ -113,7 +113,7 @@ class Case:
     def step(self) -> Step:
         return compute_step(
             self.x, self.y, masker=self.masker, critics=self.critics, objective=self.objective,
-            infill=open_infiller(self.infill, mean=MEAN, std=STD),
+            infill=open_infiller(self.infill, mean=MEAN, std=STD, device=torch.device("cpu")),
             generator=np.random.default_rng(0),
         )  # fmt: skip
 

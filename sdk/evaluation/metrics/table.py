@@ -206,12 +206,6 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
     }
 )  # fmt: skip
 
-MARKED: Final = (
-    "pointing", "pointing_difficult", "localisation_error", "official_metric", "soft_f1", "pxap",
-    "compactness", "entropy",
-)  # fmt: skip
-"""Metrics that need no pass through the network beyond the explanation's."""
-
 DEFAULT: Final = (
     "pointing", "localisation_error", "pxap", "saliency_metric", "rho_plus", "rho_minus",
 )  # fmt: skip
