@@ -74,9 +74,11 @@ def evaluate(
         )
     target = Path(folder)
     record = Record(
-        target, configuration(explainer, dataset, classes, options), metrics=options.metrics,
+        target,
+        configuration(explainer, dataset, classes, options),
+        metrics=options.metrics,
         pooled=pooled_metrics(options.metrics),
-    )  # fmt: skip
+    )
     scoring = Scoring(explainer, dataset, classes, options, record)
     while record.photos < len(dataset):
         if progress is not None:

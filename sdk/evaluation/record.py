@@ -26,8 +26,11 @@ from klieg.storage.atomic import atomic_path
 from klieg.storage.claim import claim
 
 SCORES, PROBLEMS, PROGRESS, CONFIGURATION = (
-    "scores.csv", "problems.csv", "progress.json", "configuration.json",
-)  # fmt: skip
+    "scores.csv",
+    "problems.csv",
+    "progress.json",
+    "configuration.json",
+)
 KEYS: Final = ("photo", "image", "category", "class", "method")
 """The first columns of scores.csv; the metrics follow."""
 BLOCK: Final = struct.Struct("<III")
@@ -50,9 +53,13 @@ class Record:
     """The folder of an evaluation."""
 
     def __init__(
-        self, folder: Path, configuration: Mapping[str, Any], *, metrics: Sequence[str],
+        self,
+        folder: Path,
+        configuration: Mapping[str, Any],
+        *,
+        metrics: Sequence[str],
         pooled: Sequence[str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Open a folder, new or of the same evaluation.
 
         Args:
@@ -80,9 +87,12 @@ class Record:
         return self._photos
 
     def add(
-        self, photos: int, rows: Sequence[Row], terms: Mapping[str, Sequence[NDArray[Any]]],
+        self,
+        photos: int,
+        rows: Sequence[Row],
+        terms: Mapping[str, Sequence[NDArray[Any]]],
         problems: Sequence[Problem],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Append what one batch gave, and make it count.
 
         Args:
@@ -116,9 +126,13 @@ class Record:
             for line in csv.DictReader(file):
                 scores = {name: float(line[name] or "nan") for name in self._metrics}
                 yield Row(
-                    int(line["photo"]), line["image"], line["category"], int(line["class"]),
-                    line["method"], scores,
-                )  # fmt: skip
+                    int(line["photo"]),
+                    line["image"],
+                    line["category"],
+                    int(line["class"]),
+                    line["method"],
+                    scores,
+                )
 
     def terms(self, metric: str) -> Iterator[NDArray[np.float64]]:
         """Read the terms of a pooled metric, one array [n, K] per batch and method."""
@@ -135,8 +149,10 @@ class Record:
                 yield Problem(line["kind"], line["where"], line["detail"])  # type: ignore[arg-type]
 
     def _line(self, row: Row) -> list[object]:
-        scores = ("" if np.isnan(row.scores[name]) else f"{row.scores[name]:.9g}"
-                  for name in self._metrics)  # fmt: skip
+        scores = (
+            "" if np.isnan(row.scores[name]) else f"{row.scores[name]:.9g}"
+            for name in self._metrics
+        )
         return [row.photo, row.image, row.category, row.target, row.method, *scores]
 
     def _claim(self, configuration: Mapping[str, Any]) -> None:

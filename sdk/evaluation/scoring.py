@@ -108,10 +108,14 @@ class Scoring:
             asked_for = self._options.asks_class(method)
             classes = _grouped(scene.targets, scene.owner) if asked_for else None
             explanation = self._explainer.explain(
-                photos, method=method, target=classes, fit=self._options.fit,
+                photos,
+                method=method,
+                target=classes,
+                fit=self._options.fit,
                 scales=self._options.scales if entry.multi_scale else None,
-                batch_size=len(photos), **self._options.of_method(method),
-            )  # fmt: skip
+                batch_size=len(photos),
+                **self._options.of_method(method),
+            )
             maps = explanation.maps
             yield method, maps if asked_for else maps[scene.owner]
         for name, baseline in BASELINES.items():
@@ -154,8 +158,12 @@ def _rows(
 ) -> list[Row]:
     return [
         Row(
-            asked[owner][0], asked[owner][1].name, question.category, int(scene.targets[n]), method,
+            asked[owner][0],
+            asked[owner][1].name,
+            question.category,
+            int(scene.targets[n]),
+            method,
             {name: float(values[n]) for name, values in scores.items()},
         )
         for n, (owner, question) in enumerate(zip(scene.owner, scene.questions, strict=True))
-    ]  # fmt: skip
+    ]

@@ -169,9 +169,12 @@ class _Run:
         steps, per_epoch = self.schedule.steps, self.schedule.steps_per_epoch
         every = self.options.checkpoint_every or per_epoch
         batches = training_batches(
-            self.photos.training, self.options.data, self.schedule, range(done, steps),
+            self.photos.training,
+            self.options.data,
+            self.schedule,
+            range(done, steps),
             share=slice(self.fabric.global_rank, None, self.fabric.world_size),
-        )  # fmt: skip
+        )
         bar = tqdm(total=steps, initial=done, unit="step", disable=not progress or log is None)
         with bar:
             for step, batch in enumerate(batches, start=done):
@@ -200,19 +203,24 @@ class _Run:
         with self.fabric.autocast():
             labels = self.labels(images, batch.labels)
             found = compute_step(
-                images, labels, masker=self.masker, critics=self.critics,
-                objective=self.options.objective, infill=self.infill,
+                images,
+                labels,
+                masker=self.masker,
+                critics=self.critics,
+                objective=self.options.objective,
+                infill=self.infill,
                 generator=np.random.default_rng([self.options.seed, 4, step]),
-            )  # fmt: skip
+            )
         self.check_finite(step, found)
         self.optimisers.set_rates(step)
         for gradients in found.learner:
             self.optimisers.move_learner(self.shared(gradients))
         self.optimisers.move_masker(self.shared(found.masker))
         self.critics.remember(
-            step + 1, step % self.schedule.steps_per_epoch,
+            step + 1,
+            step % self.schedule.steps_per_epoch,
             np.random.default_rng([self.options.seed, 5, step]),
-        )  # fmt: skip
+        )
         if self.average is not None:
             self.average.update_parameters(self.masker)
         return found.terms
@@ -278,17 +286,24 @@ class _Run:
         held_out = list(readable(self.photos.held_out, self.options.data))
         if held_out:
             found = validate(
-                held_out, size=self.source.input_size, normalise=self.normalised,
-                label=self.labels, original=self.critics.original, reader=self.reader,
+                held_out,
+                size=self.source.input_size,
+                normalise=self.normalised,
+                label=self.labels,
+                original=self.critics.original,
+                reader=self.reader,
                 masker=self.kept_masker,
-            )  # fmt: skip
+            )
             scores.add(epoch * self.schedule.steps_per_epoch, asdict(found))
         photos = held_out or readable(self.photos.training, self.options.data)
         save_examples(
-            self.folder / "pictures" / f"epoch-{epoch:04}.png", list(islice(photos, EXAMPLES)),
-            size=self.options.data.image_size, normalise=self.normalised, classifier=self.reader,
+            self.folder / "pictures" / f"epoch-{epoch:04}.png",
+            list(islice(photos, EXAMPLES)),
+            size=self.options.data.image_size,
+            normalise=self.normalised,
+            classifier=self.reader,
             masker=self.kept_masker,
-        )  # fmt: skip
+        )
 
 
 def _average(masker: Masker, decay: float) -> AveragedModel | None:

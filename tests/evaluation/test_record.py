@@ -26,9 +26,11 @@ def batch(number: int) -> dict[str, object]:
         for value in (1.0, 0.0, 1 / 3)
     ]
     return {
-        "photos": number + 1, "rows": rows, "terms": {"pxap": [rng.integers(0, 2**24, (3, 5))]},
+        "photos": number + 1,
+        "rows": rows,
+        "terms": {"pxap": [rng.integers(0, 2**24, (3, 5))]},
         "problems": [Problem("unreadable image", f"{number}.png", 'says "no",\nthen stops')],
-    }  # fmt: skip
+    }
 
 
 def contents(folder: Path) -> dict[str, bytes]:

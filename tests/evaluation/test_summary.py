@@ -45,9 +45,10 @@ def measured(folder: Path, **changed: object) -> tuple[Summary, list[Row], dict[
             for category in categories:
                 error = np.nan if photo == 5 else float(rng.integers(2))
                 scores = {
-                    "pointing": float(rng.integers(2)), "localisation_error": error,
+                    "pointing": float(rng.integers(2)),
+                    "localisation_error": error,
                     "pxap": np.nan,
-                }  # fmt: skip
+                }
                 added.append(Row(photo, f"{photo}.png", category, 0, method, scores))
         record.add(photo + 1, added, {"pxap": terms}, [])
         rows += added

@@ -192,20 +192,29 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "rho_plus": Metric("rho+", "higher", _rho_plus),
         "rho_minus": Metric("rho-", "lower", _rho_minus),
         "average_drop": Metric(
-            "Average drop", "lower",
-            lambda case: average_drop(case.scene.confidence, case.kept), decimals=1,
+            "Average drop",
+            "lower",
+            lambda case: average_drop(case.scene.confidence, case.kept),
+            decimals=1,
         ),
         "average_increase": Metric(
-            "Average increase", "higher",
-            lambda case: average_increase(case.scene.confidence, case.kept), decimals=1,
+            "Average increase",
+            "higher",
+            lambda case: average_increase(case.scene.confidence, case.kept),
+            decimals=1,
         ),
         "insertion": Metric("Insertion", "higher", _insertion, pooled=_pooled_area, curve=True),
         "deletion": Metric("Deletion", "lower", _deletion, pooled=_pooled_area, curve=True),
         "compactness": Metric("Compactness", "neither", lambda case: compactness(case.maps)),
         "entropy": Metric("Entropy", "neither", lambda case: entropy(case.maps)),
     }
-)  # fmt: skip
+)
 
 DEFAULT: Final = (
-    "pointing", "localisation_error", "pxap", "saliency_metric", "rho_plus", "rho_minus",
-)  # fmt: skip
+    "pointing",
+    "localisation_error",
+    "pxap",
+    "saliency_metric",
+    "rho_plus",
+    "rho_minus",
+)

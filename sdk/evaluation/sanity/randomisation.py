@@ -180,10 +180,15 @@ class _Run:
         """Yield the numbers of a batch of photos and their maps [B, S, S]."""
         start = 0
         for part in explainer.explain_iter(
-            self.images, method=self.method, scales=self.scales, fit=self.fit,
+            self.images,
+            method=self.method,
+            scales=self.scales,
+            fit=self.fit,
             target=None if self.targets is None else self.targets.tolist(),
-            batch_size=self.batch_size, on_image_error=None, **self.options,
-        ):  # fmt: skip
+            batch_size=self.batch_size,
+            on_image_error=None,
+            **self.options,
+        ):
             yield slice(start, start + len(part)), part.maps
             start += len(part)
 
@@ -253,8 +258,11 @@ def _check(
 ) -> None:
     if mode not in get_args(Mode):
         raise OptionError(f"mode is {mode!r}, expected one of {', '.join(get_args(Mode))}")
-    for name, value, lowest in (("groups", groups, 1), ("seed", seed, 0),
-                                ("batch_size", batch_size, 1)):  # fmt: skip
+    for name, value, lowest in (
+        ("groups", groups, 1),
+        ("seed", seed, 0),
+        ("batch_size", batch_size, 1),
+    ):
         if value is not None and value < lowest:
             raise OptionError(f"{name} is {value}, expected at least {lowest}")
     if len(images) == 0:

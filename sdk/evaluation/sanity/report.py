@@ -68,9 +68,13 @@ def _plot(results: Mapping[str, RandomisationResult], path: Path) -> None:
     for number, (axis, metric) in enumerate(zip(axes, first.metrics, strict=True)):
         for place, (method, result) in enumerate(results.items()):
             axis.plot(
-                [1.0, *result.similarities[:, number]], label=method, marker="o", markersize=3,
-                linewidth=1.3, linestyle=("-", "--", ":", "-.")[place // 10 % 4],
-            )  # fmt: skip
+                [1.0, *result.similarities[:, number]],
+                label=method,
+                marker="o",
+                markersize=3,
+                linewidth=1.3,
+                linestyle=("-", "--", ":", "-.")[place // 10 % 4],
+            )
         axis.axhline(0, color="#222222", linewidth=0.6)
         axis.set_title(TITLES[metric], fontsize=9)
         axis.set_xlabel("groups of layers drawn anew", fontsize=8)

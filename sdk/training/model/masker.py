@@ -100,9 +100,11 @@ class Masker(nn.Module):
         if not self.training:
             return (logits > 0).to(logits.dtype)
         return concrete_mask(
-            logits, torch.rand_like(logits), self.log_temperature.exp(),
+            logits,
+            torch.rand_like(logits),
+            self.log_temperature.exp(),
             hard=self.options.gumbel == "hard",
-        )  # fmt: skip
+        )
 
 
 def concrete_mask(logits: Tensor, uniform: Tensor, temperature: Tensor, *, hard: bool) -> Tensor:

@@ -125,9 +125,11 @@ def data_randomisation(
     columns = zip(names, per_image.T, strict=True)
     write_table(
         root / RESULTS,
-        [{"photo": name, **dict(zip(similarities, row.tolist(), strict=True))}
-         for name, row in columns],
-    )  # fmt: skip
+        [
+            {"photo": name, **dict(zip(similarities, row.tolist(), strict=True))}
+            for name, row in columns
+        ],
+    )
     return DataRandomisation(tuple(similarities), names, per_image, float(moved))
 
 

@@ -45,8 +45,11 @@ class Retraining:
         """
         if optimiser not in OPTIMISERS:
             raise OptionError(f"optimiser is {optimiser!r}, expected {' or '.join(OPTIMISERS)}")
-        for name, value, lowest in (("epochs", epochs, 1), ("batch_size", batch_size, 2),
-                                    ("seed", seed, 0)):  # fmt: skip
+        for name, value, lowest in (
+            ("epochs", epochs, 1),
+            ("batch_size", batch_size, 2),
+            ("seed", seed, 0),
+        ):
             if value < lowest:
                 raise OptionError(f"{name} is {value}, expected at least {lowest}")
         if not 0 < learning_rate < float("inf"):
@@ -62,9 +65,13 @@ class Retraining:
     def configuration(self) -> dict[str, Any]:
         """All that decides an accuracy, apart from the photos."""
         return {
-            "classifier": self._sha256, "epochs": self._epochs, "batch_size": self._batch_size,
-            "optimiser": self._optimiser, "learning_rate": self._rate, "seed": self._seed,
-        }  # fmt: skip
+            "classifier": self._sha256,
+            "epochs": self._epochs,
+            "batch_size": self._batch_size,
+            "optimiser": self._optimiser,
+            "learning_rate": self._rate,
+            "seed": self._seed,
+        }
 
     def accuracy(self, training: ErasedPhotos, test: ErasedPhotos) -> float:
         """Train a fresh classifier and return the share of test photos that it gets right, 0..1.
@@ -82,10 +89,12 @@ class Retraining:
         model.to(self._device).train()
         optimiser = OPTIMISERS[self._optimiser](model.parameters(), lr=self._rate)
         loader = DataLoader(
-            training, min(self._batch_size, len(training)), shuffle=True,
+            training,
+            min(self._batch_size, len(training)),
+            shuffle=True,
             drop_last=True,  # a last batch of one photo has no statistics to normalise by
             generator=torch.Generator().manual_seed(self._seed),
-        )  # fmt: skip
+        )
         for epoch in range(self._epochs):
             for images, labels in loader:
                 loss = functional.cross_entropy(

@@ -108,15 +108,24 @@ def roar(
                 f"method {method!r}", find_method(method).outputs, export_for=method
             )
         retraining = Retraining(
-            classifier, explainer, epochs=epochs, batch_size=batch_size, optimiser=optimiser,
-            learning_rate=learning_rate, seed=seed,
+            classifier,
+            explainer,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimiser=optimiser,
+            learning_rate=learning_rate,
+            seed=seed,
             device=Fabric(accelerator=accelerator, devices=1).device,
-        )  # fmt: skip
+        )
         photos = _photos(data, held_out, classes=explainer.classes, seed=seed)
-        _claim(root, {
-            "explainer": explainer.versions["explainer_sha256"],
-            "photos": _digest(photos), "retraining": retraining.configuration,
-        })  # fmt: skip
+        _claim(
+            root,
+            {
+                "explainer": explainer.versions["explainer_sha256"],
+                "photos": _digest(photos),
+                "retraining": retraining.configuration,
+            },
+        )
         lines = _Lines(root / RESULTS)
         wanted = [(UNMODIFIED, 0.0), *((method, share) for method in chosen for share in shares)]
         for method, share in wanted:
@@ -129,11 +138,18 @@ def roar(
                     explainer, (*photos.training, *photos.held_out), method, path=path, seed=seed
                 )
             training, test = (
-                ErasedPhotos(explainer, part, maps=None if maps is None else maps[rows],
-                             share=share, seed=seed)
-                for part, rows in ((photos.training, slice(len(photos.training))),
-                                   (photos.held_out, slice(len(photos.training), None)))
-            )  # fmt: skip
+                ErasedPhotos(
+                    explainer,
+                    part,
+                    maps=None if maps is None else maps[rows],
+                    share=share,
+                    seed=seed,
+                )
+                for part, rows in (
+                    (photos.training, slice(len(photos.training))),
+                    (photos.held_out, slice(len(photos.training), None)),
+                )
+            )
             lines.add(method, share, retraining.accuracy(training, test))
     found = lines.accuracies
     accuracies = [
@@ -160,18 +176,22 @@ class _Lines:
 
     def add(self, method: str, share: float, accuracy: float) -> None:
         self.accuracies[method, share] = accuracy
-        write_table(self._path, [
-            {"method": method, "share": share, "accuracy": accuracy}
-            for (method, share), accuracy in self.accuracies.items()
-        ])  # fmt: skip
+        write_table(
+            self._path,
+            [
+                {"method": method, "share": share, "accuracy": accuracy}
+                for (method, share), accuracy in self.accuracies.items()
+            ],
+        )
 
 
 def _photos(data: str | os.PathLike[str], held_out: float, *, classes: int, seed: int) -> Photos:
     path = Path(os.path.abspath(data))
     options = DataOptions(
-        path=str(path), layout="csv" if path.suffix.lower() == ".csv" else "folders",
+        path=str(path),
+        layout="csv" if path.suffix.lower() == ".csv" else "folders",
         held_out=held_out,
-    )  # fmt: skip
+    )
     photos = find_photos(options, classes=classes, seed=seed)
     if not photos.held_out:
         raise DataError(
@@ -183,8 +203,10 @@ def _photos(data: str | os.PathLike[str], held_out: float, *, classes: int, seed
 
 def _digest(photos: Photos) -> str:
     """Return a digest of paths and labels."""
-    rows = [[(str(photo.path), photo.label) for photo in part]
-            for part in (photos.training, photos.held_out)]  # fmt: skip
+    rows = [
+        [(str(photo.path), photo.label) for photo in part]
+        for part in (photos.training, photos.held_out)
+    ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 

@@ -125,7 +125,11 @@ def _in_words(error: Any) -> str:
 
 def _option_names() -> list[str]:
     tables = (
-        TrainingOptions, MaskerOptions, ObjectiveOptions, CriticOptions, DataOptions,
+        TrainingOptions,
+        MaskerOptions,
+        ObjectiveOptions,
+        CriticOptions,
+        DataOptions,
         OptimiserOptions,
-    )  # fmt: skip
+    )
     return [field.name for table in tables for field in dataclasses.fields(table)]

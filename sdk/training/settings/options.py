@@ -89,8 +89,10 @@ class ObjectiveOptions:
     @model_validator(mode="after")
     def _is_an_objective(self) -> Self:
         if not (self.out_entropy or self.out_classification or self.in_classification):
-            raise ValueError("no objective: give out_entropy, out_classification or "
-                             "in_classification a weight above 0")  # fmt: skip
+            raise ValueError(
+                "no objective: give out_entropy, out_classification or "
+                "in_classification a weight above 0"
+            )
         return self
 
 
