@@ -43,9 +43,10 @@ def evaluate(
     Args:
         explainer: The explainer file, opened.
         dataset: Photos with what people marked; see `klieg.evaluation.open_dataset`.
-        folder: Gets `scores.csv` (one line per photo, category and method), `problems.csv`,
-            `configuration.json`, `summary.json`, `summary.md`, plots, and in `examples/` each
-            method's worst and best questions.
+        folder: Gets `configuration.json`, `record.sqlite`, which a run that was killed goes on
+            with, and in the end `scores.csv` (one line per photo, category and method),
+            `problems.csv`, `summary.json`, `summary.md`, plots, and in `examples/` each method's
+            worst and best questions.
         classes: Finds the classifier's classes of a category; None to take the category as the
             name or number of a class.
         options: What to do.
@@ -87,6 +88,7 @@ def evaluate(
         scoring.run(range(record.photos, stop))
     if progress is not None:
         progress(record.photos, len(dataset))
+    record.export()
     summary = summarise(record, dataset, options, folder=target)
     with atomic_path(target / "summary.md") as temporary:
         temporary.write_text(markdown(summary), encoding="utf-8")

@@ -12,7 +12,7 @@ from klieg.errors import ImageError
 from klieg.evaluation.baselines import BASELINES
 from klieg.evaluation.datasets.annotated import AnnotatedPhoto, Dataset, Problem
 from klieg.evaluation.metrics.case import Case, Scene
-from klieg.evaluation.metrics.table import METRICS, pooled_metrics
+from klieg.evaluation.metrics.table import METRICS
 from klieg.evaluation.options import EvaluationOptions
 from klieg.evaluation.questions import Question, ask
 from klieg.evaluation.record import Record, Row
@@ -52,17 +52,12 @@ class Scoring:
             if questions:
                 asked.append((number, photo, questions))
         rows: list[Row] = []
-        terms: dict[str, list[NDArray[Any]]] = {
-            name: [] for name in pooled_metrics(self._options.metrics)
-        }
         if asked:
             scene = self._scene(asked)
             for method, maps in self._maps(scene, asked):
-                scores, added = self._measure(Case(scene, maps, self._options.rule))
-                rows += _rows(method, scene, asked, scores)
-                for name, values in added.items():
-                    terms[name].append(values)
-        self._record.add(numbers[-1] + 1, rows, terms, problems)
+                scores, terms = self._measure(Case(scene, maps, self._options.rule))
+                rows += _rows(method, scene, asked, scores, terms)
+        self._record.add(numbers[-1] + 1, rows, problems)
 
     def _read(
         self, numbers: Iterable[int]
@@ -155,6 +150,7 @@ def _rows(
     scene: Scene,
     asked: Sequence[Asked],
     scores: Mapping[str, NDArray[np.float64]],
+    terms: Mapping[str, NDArray[Any]],
 ) -> list[Row]:
     return [
         Row(
@@ -164,6 +160,7 @@ def _rows(
             int(scene.targets[n]),
             method,
             {name: float(values[n]) for name, values in scores.items()},
+            {name: values[n] for name, values in terms.items()},
         )
         for n, (owner, question) in enumerate(zip(scene.owner, scene.questions, strict=True))
     ]

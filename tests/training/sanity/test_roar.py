@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,15 @@ def test_another_test_is_refused(
         with pytest.raises(CheckpointError, match=r"other (retraining|photos)"):
             toy_roar(patch_explainer, patches, folder, **changes)
     toy_roar(patch_explainer, patches, folder)  # still the same
+
+
+def test_the_folder_of_an_older_klieg_is_refused(
+    whole: tuple[Path, RoarResult], patch_explainer: Path, patches: Path, tmp_path: Path
+) -> None:
+    for name in ("roar.csv", "roar.json"):
+        shutil.copy(whole[0] / name, tmp_path)
+    with pytest.raises(CheckpointError, match=r"older klieg, roar\.csv without roar\.sqlite"):
+        toy_roar(patch_explainer, patches, tmp_path)
 
 
 SAME = linear_net()
