@@ -21,12 +21,12 @@ from klieg.storage.table import write_table
 from klieg.training.data.batches import centre_crop
 from klieg.training.data.photos import Photo, find_photos
 from klieg.training.model.critics import logits_of
-from klieg.training.model.modes import evaluating
-from klieg.training.model.taps import TappedClassifier
+from klieg.training.model.taps import TappedClassifier, evaluating
 from klieg.training.model.trained_masker import TrainedMasker
-from klieg.training.run import source_of, train
+from klieg.training.run import train
 from klieg.training.settings.configuration import with_absolute_paths
 from klieg.training.settings.options import TrainingOptions
+from klieg.training.setup import source_of
 
 RESULTS: Final = "data_randomisation.csv"
 BATCH: Final = 16
