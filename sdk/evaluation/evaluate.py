@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from klieg.errors import OptionError
-from klieg.evaluation.classes import ClassFinder
 from klieg.evaluation.datasets.annotated import Dataset
+from klieg.evaluation.datasets.classes import ClassFinder
 from klieg.evaluation.metrics.table import pooled_metrics
 from klieg.evaluation.options import EvaluationOptions
 from klieg.evaluation.record import Record

@@ -64,7 +64,9 @@ class Record:
         self._folder, self._metrics, self._pooled = folder, tuple(metrics), tuple(pooled)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            check_configuration(folder / CONFIGURATION, configuration, error=EvaluationError)
+            check_configuration(
+                folder / CONFIGURATION, configuration, work="an evaluation", error=EvaluationError
+            )
         except OSError as error:
             raise EvaluationError(f"cannot write to {folder}: {error.strerror or error}") from error
         self._tables = Tables(

@@ -102,13 +102,14 @@ class Tables:
 
 
 def check_configuration(
-    path: Path, configuration: Mapping[str, Any], *, error: type[KliegError]
+    path: Path, configuration: Mapping[str, Any], *, work: str, error: type[KliegError]
 ) -> None:
     """Write the configuration of a folder, or compare it with the one that the folder has.
 
     Args:
         path: The JSON file.
         configuration: What decides the results.
+        work: What the folder is for, in the message: "an evaluation".
         error: What is raised.
 
     Raises:
@@ -126,7 +127,7 @@ def check_configuration(
     if other:
         was, now = (_short(one.get(other[0])) for one in (found, given))
         raise error(
-            f"{path.parent} holds results with other {', '.join(other)} (for {other[0]} {was}, "
+            f"{path.parent} holds {work} with other {', '.join(other)} (for {other[0]} {was}, "
             f"now {now}): use another folder, or the same options to go on"
         )
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -92,9 +93,10 @@ def test_rows_are_filtered_and_exported_in_their_order(tmp_path: Path) -> None:
 
 def test_another_configuration_is_refused_by_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "made" / "configuration.json"
-    check_configuration(path, {"seed": 0, "sizes": (1, 2)}, error=CheckpointError)
-    check_configuration(path, {"sizes": [1, 2], "seed": 0}, error=CheckpointError)
+    check = partial(check_configuration, path, work="a test", error=CheckpointError)
+    check({"seed": 0, "sizes": (1, 2)})
+    check({"sizes": [1, 2], "seed": 0})
     before = path.read_bytes()
-    with pytest.raises(CheckpointError, match=r"other depth, seed \(for depth null, now 3\)"):
-        check_configuration(path, {"seed": 1, "sizes": (1, 2), "depth": 3}, error=CheckpointError)
+    with pytest.raises(CheckpointError, match=r"a test with other depth, seed \(for depth null, "):
+        check({"seed": 1, "sizes": (1, 2), "depth": 3})
     assert path.read_bytes() == before

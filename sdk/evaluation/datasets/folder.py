@@ -11,8 +11,7 @@ from klieg.errors import InputError
 from klieg.evaluation.datasets.annotated import AnnotatedPhoto, Problem
 from klieg.evaluation.datasets.listing import ListedDataset, photos_in
 from klieg.evaluation.datasets.marked_objects import MarkedObject, as_box, regions_of, with_box
-from klieg.evaluation.datasets.mask_files import read_labels
-from klieg.evaluation.datasets.tables import read_table
+from klieg.evaluation.datasets.reading import read_labels, read_table
 from klieg.images.decoding import read_image
 
 SIDES: Final = ("xmin", "ymin", "xmax", "ymax")

@@ -15,8 +15,7 @@ from klieg.errors import InputError
 from klieg.evaluation.datasets.annotated import AnnotatedPhoto, Problem
 from klieg.evaluation.datasets.listing import ListedDataset
 from klieg.evaluation.datasets.marked_objects import MarkedObject, as_box, regions_of, uncounted
-from klieg.evaluation.datasets.mask_files import read_labels
-from klieg.evaluation.datasets.tables import read_lines
+from klieg.evaluation.datasets.reading import read_labels, read_lines
 from klieg.images.decoding import read_image
 
 BOX_FIELDS: Final = 5

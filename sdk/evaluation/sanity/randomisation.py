@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from klieg.errors import EvaluationError, InputError, OptionError
 from klieg.evaluation.metrics import similarity
+from klieg.evaluation.options import check_at_least
 from klieg.explainer import Explainer, Image
 from klieg.images.fitting import Fit
 from klieg.methods.table import find_method
@@ -258,12 +259,7 @@ def _check(
 ) -> None:
     if mode not in get_args(Mode):
         raise OptionError(f"mode is {mode!r}, expected one of {', '.join(get_args(Mode))}")
-    for name, value, lowest in (
-        ("groups", groups, 1),
-        ("seed", seed, 0),
-        ("batch_size", batch_size, 1),
-    ):
-        if value is not None and value < lowest:
-            raise OptionError(f"{name} is {value}, expected at least {lowest}")
+    check_at_least(1, groups=groups, batch_size=batch_size)
+    check_at_least(0, seed=seed)
     if len(images) == 0:
         raise InputError("got no images, expected at least one")

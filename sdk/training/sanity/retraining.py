@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from klieg.errors import DivergedError, OptionError
+from klieg.evaluation.options import check_at_least
 from klieg.explainer import Explainer
 from klieg.export.classifiers.sources import open_source
 from klieg.export.classifiers.weights import weights_sha256
@@ -45,13 +46,9 @@ class Retraining:
         """
         if optimiser not in OPTIMISERS:
             raise OptionError(f"optimiser is {optimiser!r}, expected {' or '.join(OPTIMISERS)}")
-        for name, value, lowest in (
-            ("epochs", epochs, 1),
-            ("batch_size", batch_size, 2),
-            ("seed", seed, 0),
-        ):
-            if value < lowest:
-                raise OptionError(f"{name} is {value}, expected at least {lowest}")
+        check_at_least(1, epochs=epochs)
+        check_at_least(2, batch_size=batch_size)
+        check_at_least(0, seed=seed)
         if not 0 < learning_rate < float("inf"):
             raise OptionError(f"learning_rate is {learning_rate:g}, expected a number above 0")
         self._build = _builder(classifier, explainer)

@@ -9,6 +9,7 @@ import pytest
 from klieg.errors import OptionError
 from klieg.training import read_options
 from klieg.training.settings.configuration import (
+    PRESETS,
     merged,
     options_from_table,
     table_of,
@@ -23,7 +24,6 @@ from klieg.training.settings.options import (
     OptimiserOptions,
     TrainingOptions,
 )
-from klieg.training.settings.presets import PRESETS
 
 SMALLEST: dict[str, Any] = {"data": {"path": "/photos"}, "objective": {"out_entropy": 1}}
 

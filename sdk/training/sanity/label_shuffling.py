@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from klieg.errors import DataError, InputError, OptionError
+from klieg.evaluation.options import check_at_least
 from klieg.evaluation.sanity.randomisation import SIMILARITIES, defined_means, find_similarities
 from klieg.export.classifiers.sources import Source
 from klieg.storage.table import write_table
@@ -159,8 +160,7 @@ def shuffled_labels(
             f"data.labels is {options.data.labels!r}, so that shuffling labels changes nothing: "
             "expected 'given'"
         )
-    if seed < 0:
-        raise OptionError(f"seed is {seed}, expected at least 0")
+    check_at_least(0, seed=seed)
     photos = find_photos(
         replace(options.data, held_out=0), classes=classes, seed=options.seed
     ).training

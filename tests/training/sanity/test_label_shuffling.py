@@ -19,8 +19,8 @@ from klieg.training import TrainingOptions, load_masker, read_options
 from klieg.training.data.batches import centre_crop
 from klieg.training.data.photos import Photo, find_photos
 from klieg.training.model.taps import TappedClassifier
-from klieg.training.sanity import data_randomisation as module
-from klieg.training.sanity.data_randomisation import (
+from klieg.training.sanity import label_shuffling as module
+from klieg.training.sanity.label_shuffling import (
     DataRandomisation,
     data_randomisation,
     shuffled_labels,

@@ -18,8 +18,8 @@ from klieg import Explainer
 from klieg.errors import CheckpointError, DataError, DivergedError, OptionError
 from klieg.images.decoding import read_image
 from klieg.training.sanity.erasure import ErasedPhotos, top_pixels
+from klieg.training.sanity.remove_and_retrain import RoarResult, roar
 from klieg.training.sanity.retraining import Retraining
-from klieg.training.sanity.roar import RoarResult, roar
 
 METHODS = ("gradcam", "saliency")
 SHARES = (0.15, 0.3)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from klieg.errors import CheckpointError, DataError, OptionError
+from klieg.evaluation.options import check_names
 from klieg.explainer import Explainer
 from klieg.methods.table import find_method
 from klieg.storage.table import Tables, check_configuration, write_table
@@ -122,7 +123,9 @@ def roar(
             "photos": _digest(photos),
             "retraining": retraining.configuration,
         }
-        check_configuration(root / CONFIGURATION, configuration, error=CheckpointError)
+        check_configuration(
+            root / CONFIGURATION, configuration, work="a test", error=CheckpointError
+        )
         table = Tables(
             root / DATABASE, {"roar": COLUMNS}, exported=root / RESULTS, error=CheckpointError
         )
@@ -190,8 +193,7 @@ def _digest(photos: Photos) -> str:
 def _check(methods: Sequence[str], shares: Sequence[float], held_out: float) -> None:
     for method in methods:
         find_method(method)
-    if not methods or len(set(methods)) < len(methods):
-        raise OptionError(f"methods are {list(methods)}, expected at least one, each once")
+    check_names(methods=methods)
     if not shares or list(shares) != sorted(set(shares)) or not 0 < shares[0] <= shares[-1] <= 1:
         raise OptionError(
             f"shares are {list(shares)}, expected ascending numbers above 0 and up to 1"
