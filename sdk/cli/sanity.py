@@ -59,7 +59,7 @@ def sanity(
     fit: Any,
     batch_size: int,
 ) -> None:
-    """Compare maps of IMAGES before and after the weights in EXPLAINER are drawn anew.
+    """Compare maps of IMAGES before and after the weights in EXPLAINER are re-initialised.
 
     The weights are those of the deployed file itself, from the output layer down. Maps of a method
     that stay alike do not show what the model learned. The output folder gets

@@ -20,8 +20,8 @@ class EvaluationOptions:
     methods: tuple[str, ...] = ("cameras",)
     metrics: tuple[str, ...] = DEFAULT
     targets: Targets = "labelled"
-    """What is explained: with "labelled" every category that people marked on a photo, as the class
-    of it that the model finds most likely; with "predicted" the predicted class, against all
+    """The classes to explain: with "labelled" every category that people marked on a photo, as the
+    class of it that the model finds most likely; with "predicted" the predicted class, against all
     objects together."""
     fit: Fit = "stretch"
     """How a photo becomes square."""
@@ -35,7 +35,7 @@ class EvaluationOptions:
     resamples: int = 400
     """Resamples of the photos for the confidence intervals."""
     seed: int = 0
-    """Of the resamples."""
+    """Seed of the resamples."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done, before anything is computed.
@@ -64,7 +64,7 @@ class EvaluationOptions:
         return self.targets == "labelled" and not METHODS[method].class_free
 
     def of_method(self, name: str) -> dict[str, float]:
-        """Return the options that are meant for one method."""
+        """Return those of the method options that one method has."""
         known = METHODS[name].options
         return {option: value for option, value in self.method_options.items() if option in known}
 

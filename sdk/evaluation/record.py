@@ -1,4 +1,4 @@
-"""What an evaluation has measured so far, in a folder that a run goes on in after a kill."""
+"""The scores of an evaluation so far, in a folder that a killed run goes on in."""
 
 from __future__ import annotations
 

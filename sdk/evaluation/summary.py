@@ -1,4 +1,4 @@
-"""From one line per question to scores with confidence intervals."""
+"""The summary of an evaluation: scores of each method with confidence intervals."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Summary:
-    """What an evaluation found."""
+    """The scores of an evaluation."""
 
     scores: Mapping[str, Mapping[str, Score]]
     """By method, then metric; the baselines come last."""
@@ -192,7 +192,7 @@ def _mean_of_defined(values: Values) -> Values:
 def _plain(
     summary: Summary, problems: Sequence[Problem], configuration: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what stands in summary.json."""
+    """Return the content of summary.json."""
     listed = {
         kind: {
             "number": number,

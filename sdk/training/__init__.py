@@ -1,4 +1,4 @@
-"""Training maskers: small heads on a classifier that show in one pass what it looks at.
+"""Training of maskers: small networks that mark in one pass what a classifier looks at.
 
 Needs the extra `train`.
 """

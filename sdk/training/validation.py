@@ -68,10 +68,10 @@ def validate(
         photos: Photos with their labels.
         size: Height and width in pixels that the classifier is made for.
         normalise: Turns images [B, 3, S, S] in 0..1 into the classifier's.
-        label: Returns the labels [B] that count, from normalised images and the photos' own.
+        label: Returns the labels [B] to judge by, from normalised images and the photos' own.
         original: The classifier that judges, unchanged by training.
-        reader: What the masker reads.
-        masker: The head.
+        reader: The classifier whose activations the masker reads.
+        masker: The masker.
     """
 
     @torch.no_grad()
@@ -112,11 +112,11 @@ def save_examples(
 
     Args:
         path: The PNG.
-        photos: What to show.
+        photos: The photos to show.
         size: Height and width of a picture in pixels.
         normalise: Turns images [B, 3, H, W] in 0..1 into the classifier's.
-        classifier: What the masker reads.
-        masker: The head.
+        classifier: The classifier whose activations the masker reads.
+        masker: The masker.
     """
     crops = torch.stack([centre_crop(photo, size) for photo in photos])
     with evaluating(classifier, masker), torch.no_grad():

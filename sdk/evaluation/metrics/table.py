@@ -1,4 +1,4 @@
-"""All metrics by name: how a case is measured, and how scores of a data set follow from it."""
+"""The table of metrics: how a case is measured, and how a data set's score follows."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Metric:
     mean_over: Literal["questions", "categories"] = "questions"
     """"categories": the mean over categories of each one's mean."""
     pooled: Callable[[Values], Values] | None = None
-    """Of a metric that is no mean: makes scores [...] of summed terms [..., K], NaN where they
-    define none."""
+    """Returns scores [...] from summed terms [..., K], NaN where they define none; None for a
+    metric that is a mean."""
     curve: bool = False
-    """True if the terms are a curve and a one, so that summed terms have a mean curve."""
+    """Whether the terms are the points of a curve, then a 1 that counts the curves."""
     decimals: int = 3
 
 
@@ -147,9 +147,9 @@ def _curves(case: Case, perturb: Callable[..., Values]) -> NDArray[Any]:
     """Return [N, points + 1]: a curve and, to be summed with it, a one."""
     scene = case.scene
     curves = []
-    for owner, target, one in zip(scene.owner, scene.targets, case.maps, strict=True):
+    for image_index, target, one in zip(scene.image_index, scene.targets, case.maps, strict=True):
         classify = partial(_probability, scene, target)
-        curves.append([*perturb(classify, scene.images[owner], one), 1.0])
+        curves.append([*perturb(classify, scene.images[image_index], one), 1.0])
     return np.array(curves)
 
 

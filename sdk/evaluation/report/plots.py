@@ -1,4 +1,4 @@
-"""The scores as pictures."""
+"""Plots of the scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model parameter randomisation test: do maps change when the model forgets what it learned?"""
+"""The model parameter randomisation test: maps before and after weights are re-initialised."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RandomisationResult:
     """How like the original maps those of a randomised model are, the output layer first."""
 
     layers: tuple[str, ...]
-    """[L] what was drawn anew: a layer, or the last and the first layer of a group."""
+    """[L] what was re-initialised: a layer, or the last and the first layer of a group."""
     metrics: tuple[str, ...]
     """[M] names of the similarities."""
     per_image: NDArray[np.float64]
@@ -78,7 +78,7 @@ def randomisation_test(
     fit: Fit = "crop",
     **options: float,
 ) -> RandomisationResult:
-    """Compare the maps of a model with those after its weights are drawn anew, layer by layer.
+    """Compare the maps of a model with those after its weights are re-initialised.
 
     Adebayo et al.: Sanity checks for saliency maps, NeurIPS 2018. A method whose maps stay alike
     does not show what the model learned. "cascading" draws the weights from the output down to a
@@ -112,7 +112,7 @@ def randomisation_test(
         InputError: there are no images, or the maps are too small for a similarity.
         ImageError: an image cannot be used.
         ExplainerFileError: the file is no explainer.
-        ExportError: its weights cannot be drawn anew.
+        ExportError: its weights cannot be re-initialised.
         EvaluationError: onnx is not installed, or the file computes in bfloat16.
         BackendError: the engine failed, or a model returned NaN.
     """
@@ -200,7 +200,7 @@ def _opened(file: ExplainerFile, method: str) -> tuple[Any, list[Layer]]:
         from klieg.export.randomised.reinitialisation import layers, parsed
     except ImportError as error:
         raise EvaluationError(
-            f"drawing weights anew needs {error.name}: pip install 'klieg[eval]'"
+            f"re-initialising weights needs {error.name}: pip install 'klieg[eval]'"
         ) from error
     wanted = (ALWAYS | {*find_method(method).outputs}) & file.outputs
     model = parsed(subgraph(file.data, wanted))

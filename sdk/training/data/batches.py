@@ -37,7 +37,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What photos each step sees."""
+    """The photos of each step."""
 
     photos: int
     options: OptimiserOptions

@@ -28,7 +28,7 @@ class Masker(nn.Module):
         """Draw the weights from torch's global generator.
 
         Args:
-            options: What the head looks like; `taps` are named.
+            options: Its form; `taps` are named.
             widths: Channels of each tap.
         """
         super().__init__()

@@ -17,7 +17,7 @@ from klieg.storage.atomic import atomic_path
 from klieg.training.data.photos import Photo
 
 RANDOM = "random"
-"""What stands for a method where maps are random numbers."""
+"""The name of random maps, beside those of methods."""
 
 Maps = NDArray[np.float32]  # [N, S, S] in 0..1
 

@@ -1,4 +1,4 @@
-"""The data randomisation test: do masks change when the labels to train with mean nothing?"""
+"""The data randomisation test: masks of maskers trained with true and with shuffled labels."""
 
 from __future__ import annotations
 

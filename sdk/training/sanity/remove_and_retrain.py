@@ -1,4 +1,4 @@
-"""ROAR, remove and retrain: does a classifier miss the pixels that a map calls important?"""
+"""ROAR, remove and retrain: the accuracy that is lost with the pixels a map ranks highest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from klieg.training.settings.options import DataOptions
 DATABASE, RESULTS, CONFIGURATION = "roar.sqlite", "roar.csv", "roar.json"
 COLUMNS: Final = ("method", "share", "accuracy")
 UNMODIFIED: Final = "none"
-"""What stands for a method in the line of share 0."""
+"""The method's name in the line of share 0."""
 SHARES: Final = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 

@@ -1,4 +1,4 @@
-"""Classifiers that are trained from the same start again and again, for ROAR."""
+"""Training of equal classifiers on changing photos, for ROAR."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Retraining:
         if weights_sha256(model) != self._sha256:
             raise OptionError(
                 "the classifier starts with other weights than the first one did, though torch has "
-                "the same seed: return a module that is made anew, its weights drawn by torch"
+                "the same seed: return a new module whose weights torch initialises"
             )
         model.to(self._device).train()
         optimiser = OPTIMISERS[self._optimiser](model.parameters(), lr=self._rate)
