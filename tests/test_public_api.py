@@ -10,9 +10,11 @@ from pathlib import Path
 import klieg
 import klieg.errors
 import klieg.evaluation
+import klieg.evaluation.sanity
 import klieg.export
 import klieg.export.autodiff
 import klieg.training
+import klieg.training.sanity
 from klieg.errors import KliegError
 
 ROOT = Path(__file__).parents[1]
@@ -33,8 +35,17 @@ def test_facade() -> None:
         "ClassFinder", "Dataset", "EvaluationOptions", "PixelPrecision", "Score", "Summary",
         "evaluate", "localisation_error", "open_dataset", "saliency_metric",
     ]  # fmt: skip
-    modules = (klieg, klieg.export, klieg.export.autodiff, klieg.training, klieg.evaluation)
-    for module in modules:
+    assert klieg.evaluation.sanity.__all__ == [
+        "AttackResult", "RandomisationResult", "guided_attack", "norm_reduction",
+        "randomisation_test", "restoration_sanity",
+    ]  # fmt: skip
+    assert klieg.training.sanity.__all__ == [
+        "DataRandomisation", "RoarResult", "data_randomisation", "roar", "shuffled_labels",
+    ]  # fmt: skip
+    for module in (
+        klieg, klieg.export, klieg.export.autodiff, klieg.training, klieg.training.sanity,
+        klieg.evaluation, klieg.evaluation.sanity,
+    ):  # fmt: skip
         for name in module.__all__:
             assert inspect.getdoc(getattr(module, name)), f"{module.__name__}.{name}"
 

@@ -92,10 +92,15 @@ def evaluate(
 
         given: dict[str, Any] = {} if metrics is None else {"metrics": tuple(metrics)}
         asked = evaluation.EvaluationOptions(
-            methods=tuple(methods), targets=targets, fit=fit, rule=binarise, batch_size=batch_size,
+            methods=tuple(methods),
+            targets=targets,
+            fit=fit,
+            rule=binarise,
+            batch_size=batch_size,
             scales=None if scales is None else tuple(scales),
-            method_options=dict(options), **given,
-        )  # fmt: skip
+            method_options=dict(options),
+            **given,
+        )
         with open_explainer(explainer, **engine) as opened:
             data = evaluation.open_dataset(
                 dataset, layout=layout, annotations=annotations, split=split
@@ -119,6 +124,10 @@ def _with_progress(
 
     with click.progressbar(length=len(dataset), label="evaluating", show_pos=True) as bar:
         return evaluate(
-            explainer, dataset, output, classes=classes, options=options,
+            explainer,
+            dataset,
+            output,
+            classes=classes,
+            options=options,
             progress=lambda done, _: bar.update(done - bar.pos),
-        )  # fmt: skip
+        )

@@ -59,7 +59,7 @@ def sanity(
     fit: Any,
     batch_size: int,
 ) -> None:
-    """Compare maps of IMAGES before and after the weights in EXPLAINER are drawn anew.
+    """Compare maps of IMAGES before and after the weights in EXPLAINER are re-initialised.
 
     The weights are those of the deployed file itself, from the output layer down. Maps of a method
     that stay alike do not show what the model learned. The output folder gets
@@ -76,11 +76,18 @@ def sanity(
         with click.progressbar(methods, label="randomising", show_pos=True) as bar:
             for method in bar:
                 results[method] = randomisation_test(
-                    explainer, files, method=method, mode=mode, groups=groups, seed=seed,
+                    explainer,
+                    files,
+                    method=method,
+                    mode=mode,
+                    groups=groups,
+                    seed=seed,
                     similarities=similarities,
-                    scales=scales if METHODS[method].multi_scale else None, fit=fit,
-                    batch_size=batch_size, **asked.of_method(method),
-                )  # fmt: skip
+                    scales=scales if METHODS[method].multi_scale else None,
+                    fit=fit,
+                    batch_size=batch_size,
+                    **asked.of_method(method),
+                )
         save_randomisation(results, output)
         click.echo(markdown(results))
         click.echo(f"see {output / 'randomisation.png'}")

@@ -1,4 +1,4 @@
-"""Maps that know nothing of the classifier: what a method has to be better than."""
+"""Baselines: maps that know nothing of the classifier, to compare methods with."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from klieg.errors import OptionError
-from klieg.evaluation.classes import ClassFinder
 from klieg.evaluation.datasets.annotated import Dataset
+from klieg.evaluation.datasets.classes import ClassFinder
 from klieg.evaluation.metrics.table import pooled_metrics
 from klieg.evaluation.options import EvaluationOptions
 from klieg.evaluation.record import Record
@@ -43,9 +43,10 @@ def evaluate(
     Args:
         explainer: The explainer file, opened.
         dataset: Photos with what people marked; see `klieg.evaluation.open_dataset`.
-        folder: Gets `scores.csv` (one line per photo, category and method), `problems.csv`,
-            `configuration.json`, `summary.json`, `summary.md`, plots, and in `examples/` each
-            method's worst and best questions.
+        folder: Gets `configuration.json`, `record.sqlite`, which a run that was killed goes on
+            with, and in the end `scores.csv` (one line per photo, category and method),
+            `problems.csv`, `summary.json`, `summary.md`, plots, and in `examples/` each method's
+            worst and best questions.
         classes: Finds the classifier's classes of a category; None to take the category as the
             name or number of a class.
         options: What to do.
@@ -74,9 +75,11 @@ def evaluate(
         )
     target = Path(folder)
     record = Record(
-        target, configuration(explainer, dataset, classes, options), metrics=options.metrics,
+        target,
+        configuration(explainer, dataset, classes, options),
+        metrics=options.metrics,
         pooled=pooled_metrics(options.metrics),
-    )  # fmt: skip
+    )
     scoring = Scoring(explainer, dataset, classes, options, record)
     while record.photos < len(dataset):
         if progress is not None:
@@ -85,6 +88,7 @@ def evaluate(
         scoring.run(range(record.photos, stop))
     if progress is not None:
         progress(record.photos, len(dataset))
+    record.export()
     summary = summarise(record, dataset, options, folder=target)
     with atomic_path(target / "summary.md") as temporary:
         temporary.write_text(markdown(summary), encoding="utf-8")

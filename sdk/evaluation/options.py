@@ -1,8 +1,8 @@
-"""What an evaluation is asked to do."""
+"""Options of an evaluation, and checks of options."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from klieg.errors import OptionError
@@ -20,8 +20,8 @@ class EvaluationOptions:
     methods: tuple[str, ...] = ("cameras",)
     metrics: tuple[str, ...] = DEFAULT
     targets: Targets = "labelled"
-    """What is explained: with "labelled" every category that people marked on a photo, as the class
-    of it that the model finds most likely; with "predicted" the predicted class, against all
+    """The classes to explain: with "labelled" every category that people marked on a photo, as the
+    class of it that the model finds most likely; with "predicted" the predicted class, against all
     objects together."""
     fit: Fit = "stretch"
     """How a photo becomes square."""
@@ -35,7 +35,7 @@ class EvaluationOptions:
     resamples: int = 400
     """Resamples of the photos for the confidence intervals."""
     seed: int = 0
-    """Of the resamples."""
+    """Seed of the resamples."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done, before anything is computed.
@@ -46,9 +46,7 @@ class EvaluationOptions:
         for metric in self.metrics:
             find_metric(metric)
         methods = [find_method(method) for method in self.methods]
-        for name, given in (("methods", self.methods), ("metrics", self.metrics)):
-            if not given or len(set(given)) < len(given):
-                raise OptionError(f"{name} are {list(given)}, expected at least one, each once")
+        check_names(methods=self.methods, metrics=self.metrics)
         for option in self.method_options:
             if not any(option in method.options for method in methods):
                 known = sorted({name for method in methods for name in method.options})
@@ -56,11 +54,7 @@ class EvaluationOptions:
                     f"none of {', '.join(self.methods)} has an option {option!r}: "
                     f"they take {', '.join(known) or 'none'}"
                 )
-        if self.batch_size < 1 or self.resamples < 1:
-            raise OptionError(
-                f"batch_size is {self.batch_size} and resamples {self.resamples}, expected at "
-                "least 1"
-            )
+        check_at_least(1, batch_size=self.batch_size, resamples=self.resamples)
 
     def asks_class(self, method: str) -> bool:
         """Return whether a method is asked for a class, or explains what it does by itself.
@@ -70,6 +64,20 @@ class EvaluationOptions:
         return self.targets == "labelled" and not METHODS[method].class_free
 
     def of_method(self, name: str) -> dict[str, float]:
-        """Return the options that are meant for one method."""
+        """Return those of the method options that one method has."""
         known = METHODS[name].options
         return {option: value for option, value in self.method_options.items() if option in known}
+
+
+def check_at_least(lowest: int, **numbers: int | None) -> None:
+    """Raise OptionError for a number below the lowest one; None is no number and passes."""
+    for name, number in numbers.items():
+        if number is not None and number < lowest:
+            raise OptionError(f"{name} is {number}, expected at least {lowest}")
+
+
+def check_names(**lists: Sequence[str]) -> None:
+    """Raise OptionError for a list that is empty or has a name twice."""
+    for title, names in lists.items():
+        if not names or len(set(names)) < len(names):
+            raise OptionError(f"{title} are {list(names)}, expected at least one, each once")

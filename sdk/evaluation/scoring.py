@@ -12,7 +12,7 @@ from klieg.errors import ImageError
 from klieg.evaluation.baselines import BASELINES
 from klieg.evaluation.datasets.annotated import AnnotatedPhoto, Dataset, Problem
 from klieg.evaluation.metrics.case import Case, Scene
-from klieg.evaluation.metrics.table import METRICS, pooled_metrics
+from klieg.evaluation.metrics.table import METRICS
 from klieg.evaluation.options import EvaluationOptions
 from klieg.evaluation.questions import Question, ask
 from klieg.evaluation.record import Record, Row
@@ -52,17 +52,12 @@ class Scoring:
             if questions:
                 asked.append((number, photo, questions))
         rows: list[Row] = []
-        terms: dict[str, list[NDArray[Any]]] = {
-            name: [] for name in pooled_metrics(self._options.metrics)
-        }
         if asked:
             scene = self._scene(asked)
             for method, maps in self._maps(scene, asked):
-                scores, added = self._measure(Case(scene, maps, self._options.rule))
-                rows += _rows(method, scene, asked, scores)
-                for name, values in added.items():
-                    terms[name].append(values)
-        self._record.add(numbers[-1] + 1, rows, terms, problems)
+                scores, terms = self._measure(Case(scene, maps, self._options.rule))
+                rows += _rows(method, scene, asked, scores, terms)
+        self._record.add(numbers[-1] + 1, rows, problems)
 
     def _read(
         self, numbers: Iterable[int]
@@ -81,11 +76,11 @@ class Scoring:
         photos = (photo.photo for _, photo, _ in asked)
         images, placements = self._explainer.prepare(photos, fit=self._options.fit)
         logits = self._explainer.passes.logits(images)
-        owner = np.repeat(np.arange(len(asked)), [len(questions) for *_, questions in asked])
+        image_index = np.repeat(np.arange(len(asked)), [len(questions) for *_, questions in asked])
         questions = tuple(question for *_, several in asked for question in several)
         targets = [
             _likeliest(logits[number], question.classes, self._options.targets == "predicted")
-            for number, question in zip(owner, questions, strict=True)
+            for number, question in zip(image_index, questions, strict=True)
         ]
         return Scene(
             passes=self._explainer.passes,
@@ -94,7 +89,7 @@ class Scoring:
             placements=placements,
             ignored=tuple(photo.ignore for _, photo, _ in asked),
             questions=questions,
-            owner=owner,
+            image_index=image_index,
             targets=np.array(targets, dtype=np.int64),
         )
 
@@ -106,18 +101,22 @@ class Scoring:
         for method in self._options.methods:
             entry = METHODS[method]
             asked_for = self._options.asks_class(method)
-            classes = _grouped(scene.targets, scene.owner) if asked_for else None
+            classes = _grouped(scene.targets, scene.image_index) if asked_for else None
             explanation = self._explainer.explain(
-                photos, method=method, target=classes, fit=self._options.fit,
+                photos,
+                method=method,
+                target=classes,
+                fit=self._options.fit,
                 scales=self._options.scales if entry.multi_scale else None,
-                batch_size=len(photos), **self._options.of_method(method),
-            )  # fmt: skip
+                batch_size=len(photos),
+                **self._options.of_method(method),
+            )
             maps = explanation.maps
-            yield method, maps if asked_for else maps[scene.owner]
+            yield method, maps if asked_for else maps[scene.image_index]
         for name, baseline in BASELINES.items():
             pairs = zip(scene.images, asked, strict=True)
             made = np.stack([baseline(image, number) for image, (number, *_) in pairs])
-            yield name, made[scene.owner]
+            yield name, made[scene.image_index]
 
     def _measure(
         self, case: Case
@@ -141,9 +140,9 @@ def _likeliest(logits: NDArray[np.float32], classes: tuple[int, ...], predicted:
     return classes[int(logits[list(classes)].argmax())]
 
 
-def _grouped(targets: NDArray[np.int64], owner: NDArray[np.int64]) -> list[list[int]]:
+def _grouped(targets: NDArray[np.int64], image_index: NDArray[np.int64]) -> list[list[int]]:
     """Return the classes asked of each image."""
-    return [targets[owner == number].tolist() for number in range(owner.max() + 1)]
+    return [targets[image_index == number].tolist() for number in range(image_index.max() + 1)]
 
 
 def _rows(
@@ -151,11 +150,19 @@ def _rows(
     scene: Scene,
     asked: Sequence[Asked],
     scores: Mapping[str, NDArray[np.float64]],
+    terms: Mapping[str, NDArray[Any]],
 ) -> list[Row]:
     return [
         Row(
-            asked[owner][0], asked[owner][1].name, question.category, int(scene.targets[n]), method,
+            asked[image_index][0],
+            asked[image_index][1].name,
+            question.category,
+            int(scene.targets[n]),
+            method,
             {name: float(values[n]) for name, values in scores.items()},
+            {name: values[n] for name, values in terms.items()},
         )
-        for n, (owner, question) in enumerate(zip(scene.owner, scene.questions, strict=True))
-    ]  # fmt: skip
+        for n, (image_index, question) in enumerate(
+            zip(scene.image_index, scene.questions, strict=True)
+        )
+    ]

@@ -1,11 +1,11 @@
-"""From one line per question to scores with confidence intervals."""
+"""The summary of an evaluation: scores of each method with confidence intervals."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Final
@@ -42,7 +42,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Summary:
-    """What an evaluation found."""
+    """The scores of an evaluation."""
 
     scores: Mapping[str, Mapping[str, Score]]
     """By method, then metric; the baselines come last."""
@@ -69,134 +69,114 @@ def summarise(
     Raises:
         InputError: no photo had a question.
     """
-    tally = _Tally(options)
-    for row in record.rows():
-        tally.add(row)
+    sums = {
+        method: _summed(record.rows(method), options) for method in (*options.methods, *BASELINES)
+    }
+    photos, questions = sums[options.methods[0]].photos, sums[options.methods[0]].questions
     problems = [*dataset.problems, *record.problems()]
-    if not tally.photos:
-        found = Counter(problem.kind for problem in problems)
-        counts = ", ".join(f"{number} x {kind}" for kind, number in found.items())
+    kinds: Counter[str] = Counter(problem.kind for problem in problems)
+    if not photos:
+        counts = ", ".join(f"{number} x {kind}" for kind, number in kinds.items())
         raise InputError(
             f"none of {len(dataset)} photos can be scored ({counts or 'no object on any'}), "
             "expected at least one with a category that the classifier knows: pass a mapping of "
             "categories to classes"
         )
     summary = Summary(
-        scores=_scores(tally, record, options),
-        categories=tally.by_category(),
-        curves=_curves(record, options),
-        photos=len(tally.photos),
-        questions=tally.questions,
-        problems=dict(Counter(problem.kind for problem in problems)),
+        scores={
+            method: {metric: _score(metric, one) for metric in options.metrics}
+            for method, one in sums.items()
+        },
+        categories={method: _by_category(one) for method, one in sums.items() if one.means},
+        curves={method: curves for method, one in sums.items() if (curves := _curves(one))},
+        photos=photos,
+        questions=questions,
+        problems=dict(kinds),
     )
     with atomic_path(folder / "summary.json") as temporary:
-        text = json.dumps(_plain(summary, problems, folder), indent=1)
+        text = json.dumps(_plain(summary, problems, record.configuration), indent=1)
         temporary.write_text(text + "\n", encoding="utf-8")
     return summary
 
 
-class _Tally:
-    """Weighted sums of all scores, for the data set itself and each of its resamples."""
+@dataclass
+class _Sums:
+    """Weighted sums of one method's scores: of the data set (weight 1) and of R resamples."""
 
-    def __init__(self, options: EvaluationOptions) -> None:
-        self._options = options
-        self.photos: set[int] = set()
-        self.questions = 0
-        self._methods = (*options.methods, *BASELINES)
-        # (method, metric, category) -> [2, 1 + resamples]: weighted sum and weight
-        self._sums: dict[tuple[str, str, str], Values] = defaultdict(self._zeros)
-        self.counts: Counter[tuple[str, str]] = Counter()
-        self._last: tuple[int, Values] = (-1, np.ones(0))
-
-    def add(self, row: Row) -> None:
-        self.photos.add(row.photo)
-        self.questions += row.method == self._methods[0]
-        weights = self.weights(row.photo)
-        for metric, value in row.scores.items():
-            if np.isnan(value):
-                continue
-            self.counts[row.method, metric] += 1
-            if METRICS[metric].pooled is None:
-                sums = self._sums[row.method, metric, row.category]
-                sums[0] += weights * value
-                sums[1] += weights
-
-    def weights(self, photo: int) -> Values:
-        """Return [1 + resamples]: 1 for the data set itself, then the weights of the resamples."""
-        if self._last[0] != photo:
-            generator = np.random.default_rng([self._options.seed, photo])
-            drawn = generator.poisson(1.0, self._options.resamples)
-            self._last = photo, np.concatenate([[1.0], drawn])
-        return self._last[1]
-
-    def mean(self, method: str, metric: str) -> Values:
-        """Return the score [1 + resamples] of a metric that is a mean."""
-        parts = np.array([sums for key, sums in self._sums.items() if key[:2] == (method, metric)])
-        if not len(parts):
-            return np.full(1 + self._options.resamples, np.nan)
-        if METRICS[metric].mean_over == "questions":
-            return _ratio(*parts.sum(axis=0))
-        return _mean_of_defined(_ratio(parts[:, 0], parts[:, 1]))
-
-    def by_category(self) -> dict[str, dict[str, dict[str, float]]]:
-        found: dict[str, dict[str, dict[str, float]]] = {}
-        for (method, metric, category), sums in self._sums.items():
-            value = float(sums[0, 0] / sums[1, 0])
-            found.setdefault(method, {}).setdefault(metric, {})[category] = value
-        return found
-
-    def _zeros(self) -> Values:
-        return np.zeros((2, 1 + self._options.resamples))
+    resamples: int
+    photos: int = 0
+    questions: int = 0
+    defined: Counter[str] = field(default_factory=Counter)
+    """Number of questions that define each metric."""
+    means: dict[str, dict[str, Values]] = field(default_factory=dict)
+    """By metric, then category: [2, 1 + R], the weighted sum of the scores and of the weights."""
+    pooled: dict[str, Values] = field(default_factory=dict)
+    """By metric: [1 + R, K], the weighted sum of the terms."""
 
 
-def _scores(
-    tally: _Tally, record: Record, options: EvaluationOptions
-) -> dict[str, dict[str, Score]]:
-    methods = (*options.methods, *BASELINES)
-    scores: dict[str, dict[str, Score]] = {method: {} for method in methods}
-    for metric in options.metrics:
-        if METRICS[metric].pooled is None:
-            found = {method: tally.mean(method, metric) for method in methods}
+def _summed(rows: Iterable[Row], options: EvaluationOptions) -> _Sums:
+    """Sum the scores of one method in one pass, whatever the number of rows."""
+    sums = _Sums(options.resamples)
+    for _, several in groupby(rows, key=lambda row: row.photo // options.batch_size):
+        batch = list(several)
+        by_photo = {row.photo: _weights(row.photo, options) for row in batch}
+        sums.photos += len(by_photo)
+        sums.questions += len(batch)
+        for row in batch:
+            for metric, value in row.scores.items():
+                if np.isnan(value):
+                    continue
+                sums.defined[metric] += 1
+                if METRICS[metric].pooled is None:
+                    weights = by_photo[row.photo]
+                    by_category = sums.means.setdefault(metric, {})
+                    added = np.stack([weights * value, weights])
+                    by_category[row.category] = by_category.get(row.category, 0) + added
+        weighted = np.stack([by_photo[row.photo] for row in batch]).T  # [1 + R, n]
+        for metric in batch[0].terms:
+            terms = np.stack([row.terms[metric] for row in batch])  # [n, K]
+            sums.pooled[metric] = sums.pooled.get(metric, 0) + weighted @ terms
+    return sums
+
+
+def _weights(photo: int, options: EvaluationOptions) -> Values:
+    """Return [1 + R]: 1 for the data set itself, then the weights of the resamples."""
+    generator = np.random.default_rng([options.seed, photo])
+    return np.concatenate([[1.0], generator.poisson(1.0, options.resamples)])
+
+
+def _score(metric: str, sums: _Sums) -> Score:
+    """Return the score of a method by a metric, with the interval of its resamples."""
+    entry = METRICS[metric]
+    values = np.full(1 + sums.resamples, np.nan)  # [1 + R]
+    if entry.pooled is not None and metric in sums.pooled:
+        values = entry.pooled(sums.pooled[metric])
+    elif metric in sums.means:
+        parts = np.array(list(sums.means[metric].values()))  # [categories, 2, 1 + R]
+        if entry.mean_over == "questions":
+            values = _ratio(*parts.sum(axis=0))
         else:
-            found = _pooled(metric, tally, record)
-        for method in methods:
-            value, resampled = float(found[method][0]), found[method][1:]
-            defined = resampled[~np.isnan(resampled)]
-            low, high = np.percentile(defined, [2.5, 97.5]) if defined.size else (np.nan, np.nan)
-            number = tally.counts[method, metric]
-            scores[method][metric] = Score(value, float(low), float(high), number)
-    return scores
+            values = _mean_of_defined(_ratio(parts[:, 0], parts[:, 1]))
+    defined = values[1:][~np.isnan(values[1:])]
+    low, high = np.percentile(defined, [2.5, 97.5]) if defined.size else (np.nan, np.nan)
+    return Score(float(values[0]), float(low), float(high), sums.defined[metric])
 
 
-def _pooled(metric: str, tally: _Tally, record: Record) -> dict[str, Values]:
-    """Return the score [1 + resamples] of each method by a metric of summed terms."""
-    compute = METRICS[metric].pooled
-    assert compute is not None
-    sums: dict[str, Values] = {}  # [1 + resamples, K]
-    for rows, terms in _blocks(metric, record):
-        weights = np.stack([tally.weights(row.photo) for row in rows])  # [n, 1 + resamples]
-        method = rows[0].method
-        sums[method] = sums.get(method, np.zeros(1)) + weights.T @ terms
-    return {method: compute(one) for method, one in sums.items()}
+def _by_category(sums: _Sums) -> dict[str, dict[str, float]]:
+    """Return the mean of each metric and category."""
+    return {
+        metric: {category: float(one[0, 0] / one[1, 0]) for category, one in several.items()}
+        for metric, several in sums.means.items()
+    }
 
 
-def _blocks(metric: str, record: Record) -> Iterator[tuple[list[Row], Values]]:
-    """Yield the lines of scores.csv that belong to each block of terms."""
-    rows = record.rows()
-    for terms in record.terms(metric):
-        yield list(islice(rows, len(terms))), terms
-
-
-def _curves(record: Record, options: EvaluationOptions) -> dict[str, dict[str, tuple[float, ...]]]:
+def _curves(sums: _Sums) -> dict[str, tuple[float, ...]]:
     """Return the mean curves of the metrics that are areas under one."""
-    found: dict[str, dict[str, tuple[float, ...]]] = defaultdict(dict)
-    for metric in (name for name in options.metrics if METRICS[name].curve):
-        sums: dict[str, Values] = {}
-        for rows, terms in _blocks(metric, record):
-            sums[rows[0].method] = sums.get(rows[0].method, np.zeros(1)) + terms.sum(axis=0)
-        for method, total in sums.items():
-            found[method][metric] = tuple(pooled_curve(total).tolist())
-    return dict(found)
+    return {
+        metric: tuple(pooled_curve(total[0]).tolist())
+        for metric, total in sums.pooled.items()
+        if METRICS[metric].curve
+    }
 
 
 def _ratio(sums: Values, weights: Values) -> Values:
@@ -209,20 +189,21 @@ def _mean_of_defined(values: Values) -> Values:
     return _ratio(np.where(defined, values, 0).sum(axis=0), defined.sum(axis=0).astype(np.float64))
 
 
-def _plain(summary: Summary, problems: list[Problem], folder: Path) -> dict[str, Any]:
-    configuration = json.loads((folder / "configuration.json").read_text(encoding="utf-8"))
-    by_kind = groupby(sorted(problems, key=lambda one: one.kind), key=lambda one: one.kind)
+def _plain(
+    summary: Summary, problems: Sequence[Problem], configuration: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the content of summary.json."""
     listed = {
-        kind: [f"{one.where}: {one.detail}".rstrip(": ") for one in islice(several, LISTED)]
-        for kind, several in by_kind
+        kind: {
+            "number": number,
+            "first": [
+                f"{one.where}: {one.detail}".rstrip(": ")
+                for one in islice((one for one in problems if one.kind == kind), LISTED)
+            ],
+        }
+        for kind, number in sorted(summary.problems.items())
     }
-    plain = asdict(summary) | {
-        "problems": {
-            kind: {"number": summary.problems[kind], "first": first}
-            for kind, first in listed.items()
-        },
-        "configuration": configuration,
-    }
+    plain = asdict(summary) | {"problems": listed, "configuration": configuration}
     return dict(_without_nan(plain))
 
 

@@ -1,1 +1,1 @@
-"""Files that survive a crash: complete or absent, and bound to one configuration."""
+"""Files and tables that survive a crash."""

@@ -1,4 +1,4 @@
-"""The whole state of a run on disk, so that a killed run goes on as if nothing had happened."""
+"""Checkpoints: the state of a run on disk, from which a killed run goes on."""
 
 from __future__ import annotations
 

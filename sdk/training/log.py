@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from klieg.errors import CheckpointError
-from klieg.storage.atomic import atomic_path
+from klieg.storage.table import write_table
 
 
 class Log:
@@ -31,10 +31,7 @@ class Log:
                 ]
         self._columns = list(rows[0]) if rows else []
         if rows:
-            with atomic_path(path) as temporary, temporary.open("w", newline="") as lines:
-                writer = csv.DictWriter(lines, self._columns)
-                writer.writeheader()
-                writer.writerows(rows)
+            write_table(path, rows)
         else:
             path.unlink(missing_ok=True)
 

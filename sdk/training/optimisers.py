@@ -1,4 +1,4 @@
-"""How weights move: Adam for the masker, SGD for the classifier that learns along with it."""
+"""Optimisers: Adam for the masker, SGD for the classifier that learns along with it."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Gradients = list[Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """What one batch asks for. No weight has moved yet."""
+    """Losses and gradients of one batch. No weight has moved yet."""
 
     terms: dict[str, float]
     """Terms of the loss, and the mean of the masks as `mask`."""
@@ -51,7 +51,7 @@ def compute_step(
         masker: The masker; its mode is left alone.
         critics: The classifiers.
         objective: Weights of the terms.
-        infill: What stands where a picture is masked.
+        infill: Replaces the masked part of the images.
         generator: Draws the judge.
     """
     learner = critics.learner

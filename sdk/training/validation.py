@@ -1,14 +1,16 @@
-"""How good a masker is, judged by the original classifier on photos that it was not trained on.
+"""Scores and pictures of a masker on photos that it was not trained on.
 
-No boxes are needed: what a good mask shows is enough for the classifier, and what it hides is
-missed. The saliency metric (Dabkowski, Gal: Real time image saliency for black box classifiers,
-2017) is the score to choose a model by: it goes along with localisation, without its labels.
+The original classifier judges, so no boxes are needed: what a good mask shows is enough for it, and
+what it hides is missed. The saliency metric (Dabkowski, Gal: Real time image saliency for black box
+classifiers, 2017) is the score to choose a model by: it goes along with localisation, without its
+labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import cv2
@@ -22,13 +24,16 @@ from klieg.evaluation.metrics.saliency_metric import (
     saliency_metric,
 )
 from klieg.maps.regions import binarise, bounding_boxes
+from klieg.results.lettering import write_png
+from klieg.results.overlay import colour_map
 from klieg.training.data.batches import centre_crop
 from klieg.training.data.photos import Photo
 from klieg.training.model.critics import logits_of
-from klieg.training.model.modes import evaluating
-from klieg.training.model.taps import TappedClassifier
+from klieg.training.model.taps import TappedClassifier, evaluating
 
 BATCH: Final = 16
+EXAMPLES: Final = 8
+"""Photos on a sheet of examples."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,10 @@ def validate(
         photos: Photos with their labels.
         size: Height and width in pixels that the classifier is made for.
         normalise: Turns images [B, 3, S, S] in 0..1 into the classifier's.
-        label: Returns the labels [B] that count, from normalised images and the photos' own.
+        label: Returns the labels [B] to judge by, from normalised images and the photos' own.
         original: The classifier that judges, unchanged by training.
-        reader: What the masker reads.
-        masker: The head.
+        reader: The classifier whose activations the masker reads.
+        masker: The masker.
     """
 
     @torch.no_grad()
@@ -92,6 +97,34 @@ def validate(
     with evaluating(original, reader, masker):
         parts = [scores_of(batch) for batch in batches]
     return Scores(*np.concatenate(parts, axis=1).mean(axis=1).tolist())
+
+
+def save_examples(
+    path: Path,
+    photos: Sequence[Photo],
+    *,
+    size: int,
+    normalise: Callable[[Tensor], Tensor],
+    classifier: TappedClassifier,
+    masker: nn.Module,
+) -> None:
+    """Write a sheet: photos in the first row, their masks in the second.
+
+    Args:
+        path: The PNG.
+        photos: The photos to show.
+        size: Height and width of a picture in pixels.
+        normalise: Turns images [B, 3, H, W] in 0..1 into the classifier's.
+        classifier: The classifier whose activations the masker reads.
+        masker: The masker.
+    """
+    crops = torch.stack([centre_crop(photo, size) for photo in photos])
+    with evaluating(classifier, masker), torch.no_grad():
+        _, activations = classifier(normalise(crops.float() / 255))
+        mask = masker(activations, (size, size))
+    pictures = crops.permute(0, 2, 3, 1).numpy()
+    masks = [colour_map(one) for one in mask[:, 0].float().cpu().numpy()]
+    write_png(path, np.concatenate([np.hstack(list(pictures)), np.hstack(masks)]))
 
 
 def _enlarged(crop: Tensor, box: np.ndarray) -> Tensor:

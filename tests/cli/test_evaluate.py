@@ -42,15 +42,28 @@ def test_evaluate_says_what_it_did_and_what_was_wrong(
     small_explainer: Path, data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    command = ["evaluate", small_explainer, data, "-o", out, "--methods", "gradcam,cameras",
-               "--scales", "32,48", "--metrics", "pointing,localisation_error"]  # fmt: skip
+    command = [
+        "evaluate",
+        small_explainer,
+        data,
+        "-o",
+        out,
+        "--methods",
+        "gradcam,cameras",
+        "--scales",
+        "32,48",
+        "--metrics",
+        "pointing,localisation_error",
+    ]
     result = klieg(*command)
     assert result.exit_code == 0, result.output
     assert "scored 2 questions on 2 photos" in result.output
     for problem in (
-        "1 x annotation without image", "1 x unreadable image", "1 x box outside the picture",
+        "1 x annotation without image",
+        "1 x unreadable image",
+        "1 x box outside the picture",
         "1 x unknown category",
-    ):  # fmt: skip
+    ):
         assert problem in result.output
     summary = json.loads((out / "summary.json").read_text())
     assert list(summary["scores"]) == ["gradcam", "cameras", *BASELINES]
@@ -71,8 +84,19 @@ def test_a_mapping_says_which_classes_are_meant(
 ) -> None:
     mapping = tmp_path / "classes.json"
     mapping.write_text(json.dumps({"yeti": ["cat", "dog"]}))
-    arguments = ["evaluate", small_explainer, data, "-o", tmp_path / "out", "--methods", "cam",
-                 "--metrics", "pointing", "--classes", mapping]  # fmt: skip
+    arguments = [
+        "evaluate",
+        small_explainer,
+        data,
+        "-o",
+        tmp_path / "out",
+        "--methods",
+        "cam",
+        "--metrics",
+        "pointing",
+        "--classes",
+        mapping,
+    ]
     result = klieg(*arguments)
     assert result.exit_code == 0, result.output
     assert "scored 1 questions" in result.output
@@ -104,10 +128,18 @@ def test_evaluate_refuses(
 def test_sanity_prints_a_table(small_explainer_all: Path, data: Path, tmp_path: Path) -> None:
     (data / "images/3.png").unlink()
     result = klieg(
-        "sanity", small_explainer_all, data / "images", "-o", tmp_path / "out", "--methods",
-        "gradcam,guided_backprop,casm", "--groups", "2",
-        "--similarities", "spearman,ssim",
-    )  # fmt: skip
+        "sanity",
+        small_explainer_all,
+        data / "images",
+        "-o",
+        tmp_path / "out",
+        "--methods",
+        "gradcam,guided_backprop,casm",
+        "--groups",
+        "2",
+        "--similarities",
+        "spearman,ssim",
+    )
     assert result.exit_code == 0, result.output
     assert "| drawn anew | `gradcam` | `guided_backprop` | `casm` |" in result.output
     with (tmp_path / "out/randomisation.csv").open(newline="") as file:

@@ -96,8 +96,10 @@ def test_two_processes_share_the_batches(config: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [*map(str, call), "--accelerator", "cpu", "--devices", "2"],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     steps = (tmp_path / "run" / "log.csv").read_text().splitlines()
     assert len(steps) == 1 + 4
@@ -145,7 +147,17 @@ def test_bad_arguments(tmp_path: Path) -> None:
     assert (done.exit_code, "Missing argument 'SOURCE'" in done.output) == (2, True)
     done = klieg("export", "--masker", "simplified", "-o", tmp_path / "e.onnx")
     assert (done.exit_code, "there is no masker 'simplified'" in done.output) == (1, True)
-    done = klieg("export", "model.onnx", "--masker", "simplified-fix", "--mean", "0,0,0", "--std",
-                 "1,1,1", "-o", tmp_path / "e.onnx")  # fmt: skip
+    done = klieg(
+        "export",
+        "model.onnx",
+        "--masker",
+        "simplified-fix",
+        "--mean",
+        "0,0,0",
+        "--std",
+        "1,1,1",
+        "-o",
+        tmp_path / "e.onnx",
+    )
     assert (done.exit_code, "belongs to a torch module" in done.output) == (1, True)
     assert not np.any(list(tmp_path.glob("*.onnx")))

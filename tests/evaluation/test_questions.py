@@ -19,9 +19,10 @@ CLASSES = {"ant": (0,), "bee": (1, 3)}
 
 def boxed(boxes: list[list[float]], *, category: str = "ant", difficult: bool = False) -> Region:
     return Region(
-        category=category, boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        category=category,
+        boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
         difficult=np.full(len(boxes), difficult),
-    )  # fmt: skip
+    )
 
 
 def photo(*regions: Region, height: int = 6, width: int = 9) -> AnnotatedPhoto:
@@ -34,8 +35,9 @@ def test_one_question_per_category_with_its_classes() -> None:
     both = toy_dataset(2)[1]
     questions, problems = ask(both, CLASSES.get, "labelled")
     assert [(one.category, one.classes, one.others) for one in questions] == [
-        ("ant", (0,), True), ("bee", (1, 3), True),
-    ]  # fmt: skip
+        ("ant", (0,), True),
+        ("bee", (1, 3), True),
+    ]
     assert not problems
     for question, region in zip(questions, both.regions, strict=True):
         assert question.has_mask
@@ -94,9 +96,11 @@ def test_a_thin_box_still_marks_a_pixel(box: list[float]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    height=st.integers(1, 60), width=st.integers(1, 60), size=st.integers(1, 40),
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    size=st.integers(1, 40),
     fit=st.sampled_from(["crop", "letterbox", "stretch"]),
-)  # fmt: skip
+)
 def test_the_whole_photo_covers_what_the_model_sees(
     height: int, width: int, size: int, fit: str
 ) -> None:

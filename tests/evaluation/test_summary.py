@@ -35,21 +35,23 @@ def measured(folder: Path, **changed: object) -> tuple[Summary, list[Row], dict[
     counts: dict[str, list[tuple[int, np.ndarray]]] = defaultdict(list)
     for photo in range(PHOTOS):
         categories = [["ant"], ["ant", "bee"], ["bee", "cat"]][photo % 3]
-        added, terms = [], []
+        added = []
         for method in (*METHODS, *BASELINES):
             maps = rng.random((len(categories), 4, 5), dtype=np.float32)
             objects = rng.random(maps.shape) < 0.3
             batch = pixel_counts(maps, objects)
-            terms.append(batch.reshape(len(batch), -1))
             counts[method] += [(photo, one) for one in batch]
-            for category in categories:
+            for category, terms in zip(categories, batch, strict=True):
                 error = np.nan if photo == 5 else float(rng.integers(2))
                 scores = {
-                    "pointing": float(rng.integers(2)), "localisation_error": error,
+                    "pointing": float(rng.integers(2)),
+                    "localisation_error": error,
                     "pxap": np.nan,
-                }  # fmt: skip
-                added.append(Row(photo, f"{photo}.png", category, 0, method, scores))
-        record.add(photo + 1, added, {"pxap": terms}, [])
+                }
+                added.append(
+                    Row(photo, f"{photo}.png", category, 0, method, scores, {"pxap": terms.ravel()})
+                )
+        record.add(photo + 1, added, [])
         rows += added
     return summarise(record, toy_dataset(PHOTOS), options(**changed), folder=folder), rows, counts
 

@@ -32,9 +32,13 @@ class ToyDataset:
 
 
 def toy_dataset(
-    count: int = 7, *, categories: Sequence[str] = ("ant", "bee"), masks: bool = True,
-    broken: Sequence[int] = (), seed: int = 0,
-) -> ToyDataset:  # fmt: skip
+    count: int = 7,
+    *,
+    categories: Sequence[str] = ("ant", "bee"),
+    masks: bool = True,
+    broken: Sequence[int] = (),
+    seed: int = 0,
+) -> ToyDataset:
     """Return photos with a region of the first category, and on every other one of a second."""
     rng = np.random.default_rng(seed)
     photos = []
@@ -49,10 +53,12 @@ def toy_dataset(
             boxes = np.array([[left, top, right, bottom]], dtype=np.float64)
             regions.append(
                 Region(
-                    category=category, boxes=boxes, difficult=np.zeros(1, np.bool_),
+                    category=category,
+                    boxes=boxes,
+                    difficult=np.zeros(1, np.bool_),
                     mask=mask if masks else None,
                 )
-            )  # fmt: skip
+            )
         photo = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         photos.append(
             AnnotatedPhoto(name=f"photo-{number}.png", photo=photo, regions=tuple(regions))

@@ -31,11 +31,19 @@ SIZES = ((40, 56), (33, 35), (64, 48))
 
 FIXED: dict[str, Any] = {"regime": "fixed"}
 AGNOSTIC: dict[str, Any] = {
-    "regime": "agnostic", "historic": 0.5, "pool_size": 2, "snapshot_every": 2, "taps": "trained",
-}  # fmt: skip
+    "regime": "agnostic",
+    "historic": 0.5,
+    "pool_size": 2,
+    "snapshot_every": 2,
+    "taps": "trained",
+}
 ALL_TERMS = {
-    "out_entropy": 1, "in_classification": 1, "size_out": 2, "size_in": 1, "variation": 0.001,
-}  # fmt: skip
+    "out_entropy": 1,
+    "in_classification": 1,
+    "size_out": 2,
+    "size_in": 1,
+    "variation": 0.001,
+}
 
 
 def photo(label: int, seed: int, size: tuple[int, int] = (40, 56)) -> np.ndarray:
@@ -65,13 +73,16 @@ def write_photos(root: Path, *, per_class: int = 4, same_size: bool = False) -> 
 def toy_options(photos: Path, /, **changes: Any) -> TrainingOptions:
     """Return options for ten steps on 20 photos, with a checkpoint every third."""
     base = {
-        "mean": [0.4, 0.5, 0.45], "std": [0.2, 0.25, 0.3], "threads": 1,
-        "checkpoint_every": 3, "look_every": 1,
+        "mean": [0.4, 0.5, 0.45],
+        "std": [0.2, 0.25, 0.3],
+        "threads": 1,
+        "checkpoint_every": 3,
+        "look_every": 1,
         "data": {"path": str(photos), "image_size": 32, "held_out": 0.2},
         "objective": ALL_TERMS,
         "critics": FIXED,
         "optimiser": {"epochs": 2, "batch_size": 3},
-    }  # fmt: skip
+    }
     return options_from_table(merged(base, changes))
 
 

@@ -57,7 +57,14 @@ def patch_explainer(patches: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     assert (net.eval()(images).argmax(dim=1) == labels).float().mean() > 0.95
     path = tmp_path_factory.mktemp("explainer") / "colours.onnx"
     export_classifier(
-        net, path, input_size=SIDE, mean=MEAN, std=STD, layer="6", methods=["saliency"],
-        masker=SmallMasker(("6",), [12], mode="nearest"), masker_name="a small one",
-    )  # fmt: skip
+        net,
+        path,
+        input_size=SIDE,
+        mean=MEAN,
+        std=STD,
+        layer="6",
+        methods=["saliency"],
+        masker=SmallMasker(("6",), [12], mode="nearest"),
+        masker_name="a small one",
+    )
     return path

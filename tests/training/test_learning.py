@@ -87,12 +87,15 @@ def test_learning_finds_the_squares(tmp_path: Path) -> None:
     data = write_photos(tmp_path / "photos", per_class=8, same_size=True)
     options = toy_options(
         data,
-        mean=[0, 0, 0], std=[1, 1, 1], checkpoint_every=1000, look_every=1000,
+        mean=[0, 0, 0],
+        std=[1, 1, 1],
+        checkpoint_every=1000,
+        look_every=1000,
         data={"held_out": 0, "smallest_crop": 0.6},
         objective={"size_out": 5, "variation": 0},
         masker={"taps": ["fine", "coarse"], "channels": 16},
         optimiser={"epochs": 8, "batch_size": 8, "learning_rate": 0.01},
-    )  # fmt: skip
+    )
     net = ColourNet()
     trained = toy_run(options, tmp_path / "run", classifier=net)
     log = rows(tmp_path / "run" / "log.csv")

@@ -24,9 +24,12 @@ def made(**options: Any) -> tuple[Masker, Critics, Optimisers]:
     masker = Masker(MaskerOptions(taps=TAPS, channels=4), (8, 16))
     critics = Critics(lively_net(), critic_options, TAPS)
     optimisers = Optimisers(
-        masker, critics, masker_options=OptimiserOptions(**options),
-        critic_options=critic_options, steps_per_epoch=5,
-    )  # fmt: skip
+        masker,
+        critics,
+        masker_options=OptimiserOptions(**options),
+        critic_options=critic_options,
+        steps_per_epoch=5,
+    )
     return masker, critics, optimisers
 
 

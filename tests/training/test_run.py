@@ -115,8 +115,14 @@ def test_what_a_run_leaves(whole: tuple[TrainingOptions, Path]) -> None:
     options, folder = whole
     assert [row["step"] for row in rows(folder / "log.csv")] == list(range(1, 11))
     assert set(rows(folder / "log.csv")[0]) == {
-        "step", "out_entropy", "in_classification", "size_out", "size_in", "variation", "mask",
-    }  # fmt: skip
+        "step",
+        "out_entropy",
+        "in_classification",
+        "size_out",
+        "size_in",
+        "variation",
+        "mask",
+    }
     assert [row["step"] for row in rows(folder / "scores.csv")] == [5, 10]
     assert len(list((folder / "pictures").iterdir())) == 2
     trained = load_masker(folder / "masker.safetensors")

@@ -80,9 +80,13 @@ def test_the_deployed_file_masks_like_torch(
     lite0: Source, photos: list[np.ndarray], tmp_path: Path
 ) -> None:
     export_classifier(
-        lite0.model, tmp_path / "ca.onnx", mean=lite0.mean, std=lite0.std,
-        masker=open_masker("simplified-ca").masker, masker_name="simplified-ca",
-    )  # fmt: skip
+        lite0.model,
+        tmp_path / "ca.onnx",
+        mean=lite0.mean,
+        std=lite0.std,
+        masker=open_masker("simplified-ca").masker,
+        masker_name="simplified-ca",
+    )
     with Explainer(tmp_path / "ca.onnx") as explainer:
         maps = explainer.explain(photos, method="casm").maps
     # Float32 in two engines: 1e-5 at a sigmoid's steepest point is a few roundings of a logit.

@@ -21,9 +21,15 @@ from klieg.training.step import Step, compute_step
 
 TAPS = ("features.3", "features")
 BOTH = ObjectiveOptions(
-    out_entropy=0.7, out_classification=0.2, in_classification=1.3, size_out=4, size_in=2,
-    variation=0.01, area=0.3, area_weight=0.5,
-)  # fmt: skip
+    out_entropy=0.7,
+    out_classification=0.2,
+    in_classification=1.3,
+    size_out=4,
+    size_in=2,
+    variation=0.01,
+    area=0.3,
+    area_weight=0.5,
+)
 OUT = ObjectiveOptions(out_entropy=1, size_out=10)
 IN = ObjectiveOptions(in_classification=1, size_in=1)
 
@@ -112,10 +118,14 @@ class Case:
 
     def step(self) -> Step:
         return compute_step(
-            self.x, self.y, masker=self.masker, critics=self.critics, objective=self.objective,
-            infill=open_infiller(self.infill, mean=MEAN, std=STD),
+            self.x,
+            self.y,
+            masker=self.masker,
+            critics=self.critics,
+            objective=self.objective,
+            infill=open_infiller(self.infill, mean=MEAN, std=STD, device=torch.device("cpu")),
             generator=np.random.default_rng(0),
-        )  # fmt: skip
+        )
 
     def sized(self, images: Tensor) -> Tensor:
         return resize(images, [self.size, self.size], antialias=True)

@@ -43,10 +43,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Photo]:
 def scores(photos: list[Photo], mask: Tensor, **changes: Any) -> Scores:
     net = ColourNet().train()
     found = validate(
-        photos, size=SIZE, normalise=lambda images: images, original=net,
-        reader=TappedClassifier(net, ("fine", "coarse")), masker=Given(mask),
+        photos,
+        size=SIZE,
+        normalise=lambda images: images,
+        original=net,
+        reader=TappedClassifier(net, ("fine", "coarse")),
+        masker=Given(mask),
         **{"label": lambda _images, given: given, **changes},
-    )  # fmt: skip
+    )
     assert net.training
     return found
 

@@ -1,4 +1,4 @@
-"""What people marked on a photo, in the one form that every data set is read into."""
+"""Annotated photos: the one form that every data set is read into."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class AnnotatedPhoto:
     ignore: NDArray[np.bool_] | None = None
     """[H, W] True where a pixel counts neither as object nor as background."""
     problems: tuple[Problem, ...] = ()
-    """What was found while this photo was read."""
+    """Problems found while this photo was read."""
 
 
 class Dataset(Protocol):
@@ -66,7 +66,7 @@ class Dataset(Protocol):
 
     @property
     def problems(self) -> Sequence[Problem]:
-        """What was found in the annotations, before any photo is read."""
+        """Problems of the annotations, found before any photo is read."""
 
     def __len__(self) -> int:
         """Return the number of photos that have an image and an annotation."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from klieg.errors import InputError
 from klieg.evaluation.datasets.annotated import AnnotatedPhoto, Problem
 from klieg.evaluation.datasets.coco_masks import decode_mask
-from klieg.evaluation.datasets.listing import ListedDataset, photos_in
+from klieg.evaluation.datasets.listing import ListedDataset, add_mark, photos_in
 from klieg.evaluation.datasets.marked_objects import (
     MarkedObject,
     as_box,
@@ -67,15 +68,8 @@ class CocoDataset(ListedDataset[_Mark]):
                 detail = f"there is no image {entry.get('image_id')!r}"
                 problems.append(Problem("annotation without image", where, detail))
                 continue
-            try:
-                mark = _mark(entry, categories)
-            except InputError as error:
-                problems.append(Problem("unreadable annotation", image.name, f"{where}: {error}"))
-                marked[image.name] = None
-                continue
-            marks = marked[image.name]
-            if marks is not None:
-                marks.append(mark)
+            read = partial(_mark, entry, categories)
+            add_mark(marked, problems, image.name, read, where=where)
         self._sizes = {image.name: image for image in by_number.values()}
         super().__init__(root, images=photos_in(root), marked=marked, problems=problems)
 

@@ -12,8 +12,7 @@ from klieg.evaluation.datasets.annotated import AnnotatedPhoto, Problem
 from klieg.evaluation.datasets.dicom_pixels import read_dicom
 from klieg.evaluation.datasets.listing import ListedDataset
 from klieg.evaluation.datasets.marked_objects import MarkedObject, regions_of, with_box
-from klieg.evaluation.datasets.mask_files import read_labels
-from klieg.evaluation.datasets.tables import read_table
+from klieg.evaluation.datasets.reading import read_labels, read_table
 
 CATEGORY: Final = "object"
 SUFFIXES: Final = (".dcm", ".dicom")

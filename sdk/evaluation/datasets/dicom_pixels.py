@@ -1,4 +1,4 @@
-"""Shows a DICOM file as a photo."""
+"""A DICOM file as a photo."""
 
 from __future__ import annotations
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
 from klieg.errors import InputError
 from klieg.evaluation.datasets.annotated import AnnotatedPhoto, Problem
-from klieg.evaluation.datasets.listing import ListedDataset, photos_in
+from klieg.evaluation.datasets.listing import ListedDataset, add_mark, photos_in
 from klieg.evaluation.datasets.marked_objects import MarkedObject, as_box, regions_of, with_box
-from klieg.evaluation.datasets.mask_files import read_labels
-from klieg.evaluation.datasets.tables import read_table
+from klieg.evaluation.datasets.reading import read_labels, read_table
 from klieg.images.formats import read_image
 
 SIDES: Final = ("xmin", "ymin", "xmax", "ymax")
@@ -55,17 +55,9 @@ class FolderDataset(ListedDataset[_Mark]):
         problems: list[Problem] = []
         columns = ("file", "instance", "category") if self._masked else ("file", "name", *SIDES)
         for line, row in read_table(table, *columns):
-            name = f"images/{row['file']}"
-            try:
-                mark = _mark(row, masked=self._masked)
-            except InputError as error:
-                detail = f"{table.name}, line {line}: {error}"
-                problems.append(Problem("unreadable annotation", name, detail))
-                marked[name] = None
-            else:
-                marks = marked.setdefault(name, [])
-                if marks is not None:
-                    marks.append(mark)
+            read = partial(_mark, row, masked=self._masked)
+            where = f"{table.name}, line {line}"
+            add_mark(marked, problems, f"images/{row['file']}", read, where=where)
         super().__init__(
             folder, images=photos_in(folder, "images"), marked=marked, problems=problems
         )

@@ -1,9 +1,9 @@
-"""What all data sets share: photos in the order of their names, read one by one."""
+"""The base of all data sets: photos in the order of their names, read one by one."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -12,7 +12,7 @@ from klieg.evaluation.datasets.annotated import AnnotatedPhoto, Problem, checked
 from klieg.images.formats import image_suffixes
 
 Mark = TypeVar("Mark")
-"""What a data set knows of one object before its photo is read."""
+"""One object as it is known before its photo is read."""
 
 
 class ListedDataset(ABC, Generic[Mark]):
@@ -36,7 +36,7 @@ class ListedDataset(ABC, Generic[Mark]):
             images: Names of the photos that are there.
             marked: The objects of each photo; None where they are unreadable, which is then
                 among the problems.
-            problems: What was found so far. Images without objects and objects without an image
+            problems: Problems found so far. Images without objects and objects without an image
                 are added.
 
         Raises:
@@ -65,7 +65,7 @@ class ListedDataset(ABC, Generic[Mark]):
 
     @property
     def problems(self) -> Sequence[Problem]:
-        """What was found in the annotations, before any photo is read."""
+        """Problems of the annotations, found before any photo is read."""
         return self._problems
 
     def __len__(self) -> int:
@@ -88,6 +88,34 @@ class ListedDataset(ABC, Generic[Mark]):
     @abstractmethod
     def _read(self, name: str, marks: Sequence[Mark]) -> AnnotatedPhoto:
         """Read a photo; it is compared with its regions afterwards."""
+
+
+def add_mark(
+    marked: dict[str, list[Mark] | None],
+    problems: list[Problem],
+    name: str,
+    read: Callable[[], Mark],
+    *,
+    where: str,
+) -> None:
+    """Add a mark of a photo, or a problem: then the photo is left out, with all its marks.
+
+    Args:
+        marked: See `ListedDataset`.
+        problems: Problems found so far.
+        name: The photo's.
+        read: Returns the mark, or raises InputError if it is wrong.
+        where: The mark's place in its file.
+    """
+    try:
+        mark = read()
+    except InputError as error:
+        problems.append(Problem("unreadable annotation", name, f"{where}: {error}"))
+        marked[name] = None
+        return
+    marks = marked.setdefault(name, [])
+    if marks is not None:
+        marks.append(mark)
 
 
 def photos_in(root: Path, folder: str = ".") -> frozenset[str]:

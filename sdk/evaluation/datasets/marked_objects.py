@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 
 
 class MarkedObject(NamedTuple):
-    """What is known of one object without its mask."""
+    """One object, as it is known without its mask."""
 
     category: str
     box: Box | None = None

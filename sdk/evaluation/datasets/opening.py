@@ -1,4 +1,4 @@
-"""Opens a data set of any layout."""
+"""Data sets of any layout, by the name of the layout."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from klieg.evaluation.datasets.annotated import Dataset
 from klieg.evaluation.datasets.coco import CocoDataset
 from klieg.evaluation.datasets.dicom import DicomDataset
 from klieg.evaluation.datasets.folder import FolderDataset
-from klieg.evaluation.datasets.ilsvrc import IlsvrcDataset
-from klieg.evaluation.datasets.voc import VocDataset
+from klieg.evaluation.datasets.voc import IlsvrcDataset, VocDataset
 from klieg.evaluation.datasets.wsol import WsolDataset
 
 Layout = Literal["folder", "voc", "coco", "ilsvrc", "wsol", "dicom"]

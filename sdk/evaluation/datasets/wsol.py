@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -13,10 +14,9 @@ from numpy.typing import NDArray
 
 from klieg.errors import InputError
 from klieg.evaluation.datasets.annotated import AnnotatedPhoto, Problem
-from klieg.evaluation.datasets.listing import ListedDataset
+from klieg.evaluation.datasets.listing import ListedDataset, add_mark
 from klieg.evaluation.datasets.marked_objects import MarkedObject, as_box, regions_of, uncounted
-from klieg.evaluation.datasets.mask_files import read_labels
-from klieg.evaluation.datasets.tables import read_lines
+from klieg.evaluation.datasets.reading import read_labels, read_lines
 from klieg.images.formats import read_image
 
 BOX_FIELDS: Final = 5
@@ -73,15 +73,8 @@ class WsolDataset(ListedDataset[_Mark]):
                 detail = f"{where}: it is not in image_ids.txt"
                 problems.append(Problem("annotation without image", name, detail))
                 continue
-            try:
-                mark = _mark(labels.get(name), fields)
-            except InputError as error:
-                problems.append(Problem("unreadable annotation", name, f"{where}: {error}"))
-                marked[name] = None
-                continue
-            marks = marked[name]
-            if marks is not None:
-                marks.append(mark)
+            read = partial(_mark, labels.get(name), fields)
+            add_mark(marked, problems, name, read, where=where)
         images = {name for name in names if (folder / name).is_file()}
         super().__init__(folder, images=images, marked=marked, problems=problems)
 

@@ -1,4 +1,4 @@
-"""What a metric sees: the maps of one method for N questions, and everything they are about."""
+"""The input of a metric: the maps of one method for N questions, and the photos they are about."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Scene:
     """B masks [H, W] of what counts neither as object nor as background."""
     questions: tuple[Question, ...]
     """[N]"""
-    owner: NDArray[np.int64]
+    image_index: NDArray[np.int64]
     """[N] which image each question is about."""
     targets: NDArray[np.int64]
     """[N] the class to be explained."""
@@ -41,7 +41,7 @@ class Scene:
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
         """[N] True where the predicted class is one of the category's."""
-        predicted = self.logits.argmax(axis=1)[self.owner]
+        predicted = self.logits.argmax(axis=1)[self.image_index]
         pairs = zip(predicted, self.questions, strict=True)
         return np.array([one in question.classes for one, question in pairs], dtype=np.bool_)
 
@@ -49,8 +49,8 @@ class Scene:
     def boxes(self) -> list[NDArray[np.float64]]:
         """N arrays [n, 4] on the model's input grid."""
         return [
-            boxes_on_grid(question.boxes, self.placements[owner])
-            for question, owner in zip(self.questions, self.owner, strict=True)
+            boxes_on_grid(question.boxes, self.placements[image_index])
+            for question, image_index in zip(self.questions, self.image_index, strict=True)
         ]
 
     @cached_property
@@ -58,8 +58,8 @@ class Scene:
         """[N, S, S] True on objects."""
         return np.stack(
             [
-                mask_on_grid(question.objects, self.placements[owner], outside=False)
-                for question, owner in zip(self.questions, self.owner, strict=True)
+                mask_on_grid(question.objects, self.placements[image_index], outside=False)
+                for question, image_index in zip(self.questions, self.image_index, strict=True)
             ]
         )
 
@@ -74,7 +74,7 @@ class Scene:
             )
             for mask, placement in zip(self.ignored, self.placements, strict=True)
         ]
-        return np.stack(grids)[self.owner]
+        return np.stack(grids)[self.image_index]
 
     @cached_property
     def has_mask(self) -> NDArray[np.bool_]:
@@ -85,7 +85,7 @@ class Scene:
     def confidence(self) -> NDArray[np.float64]:
         """[N] probability of the target on the whole image."""
         chances = probabilities(self.logits, self.passes.probability)
-        return chances[self.owner, self.targets].astype(np.float64)
+        return chances[self.image_index, self.targets].astype(np.float64)
 
     def probability(
         self, images: NDArray[np.float32], targets: NDArray[np.int64]
@@ -108,7 +108,7 @@ class Case:
     @cached_property
     def photo_maps(self) -> Sequence[NDArray[np.float32]]:
         """N maps [H, W] on the photos' pixels."""
-        placements = (self.scene.placements[owner] for owner in self.scene.owner)
+        placements = (self.scene.placements[image_index] for image_index in self.scene.image_index)
         pairs = zip(placements, self.maps, strict=True)
         return [placement.to_photo(one) for placement, one in pairs]
 
@@ -132,11 +132,11 @@ class Case:
         """[N] probability of the target on the map's box, enlarged to the model's input."""
         scene = self.scene
         images = enlarged_crops(
-            scene.images[scene.owner], self.boxes, fill=scene.passes.mean_colour
+            scene.images[scene.image_index], self.boxes, fill=scene.passes.mean_colour
         )
         return scene.probability(images, scene.targets)
 
     def _masked(self, maps: NDArray[np.float32]) -> NDArray[np.float64]:
         scene = self.scene
-        images = masked(scene.images[scene.owner], maps, fill=scene.passes.mean_colour)
+        images = masked(scene.images[scene.image_index], maps, fill=scene.passes.mean_colour)
         return scene.probability(images, scene.targets)

@@ -1,4 +1,4 @@
-"""What metrics ask of images, objects and shares before they measure."""
+"""Checks of the images, objects and shares that metrics are given."""
 
 from __future__ import annotations
 

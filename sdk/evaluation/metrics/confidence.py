@@ -1,4 +1,4 @@
-"""How sure a classifier stays of what a map keeps, and of what it leaves out."""
+"""Confidence of a classifier in the part of an image that a map keeps, or removes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PxAP: do the high values of maps lie on the objects?"""
+"""PxAP: average precision of the pixels of maps."""
 
 from __future__ import annotations
 

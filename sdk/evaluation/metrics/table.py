@@ -1,4 +1,4 @@
-"""All metrics by name: how a case is measured, and how scores of a data set follow from it."""
+"""The table of metrics: how a case is measured, and how a data set's score follows."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Metric:
     mean_over: Literal["questions", "categories"] = "questions"
     """"categories": the mean over categories of each one's mean."""
     pooled: Callable[[Values], Values] | None = None
-    """Of a metric that is no mean: makes scores [...] of summed terms [..., K], NaN where they
-    define none."""
+    """Returns scores [...] from summed terms [..., K], NaN where they define none; None for a
+    metric that is a mean."""
     curve: bool = False
-    """True if the terms are a curve and a one, so that summed terms have a mean curve."""
+    """Whether the terms are the points of a curve, then a 1 that counts the curves."""
     decimals: int = 3
 
 
@@ -147,9 +147,9 @@ def _curves(case: Case, perturb: Callable[..., Values]) -> NDArray[Any]:
     """Return [N, points + 1]: a curve and, to be summed with it, a one."""
     scene = case.scene
     curves = []
-    for owner, target, one in zip(scene.owner, scene.targets, case.maps, strict=True):
+    for image_index, target, one in zip(scene.image_index, scene.targets, case.maps, strict=True):
         classify = partial(_probability, scene, target)
-        curves.append([*perturb(classify, scene.images[owner], one), 1.0])
+        curves.append([*perturb(classify, scene.images[image_index], one), 1.0])
     return np.array(curves)
 
 
@@ -192,26 +192,29 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "rho_plus": Metric("rho+", "higher", _rho_plus),
         "rho_minus": Metric("rho-", "lower", _rho_minus),
         "average_drop": Metric(
-            "Average drop", "lower",
-            lambda case: average_drop(case.scene.confidence, case.kept), decimals=1,
+            "Average drop",
+            "lower",
+            lambda case: average_drop(case.scene.confidence, case.kept),
+            decimals=1,
         ),
         "average_increase": Metric(
-            "Average increase", "higher",
-            lambda case: average_increase(case.scene.confidence, case.kept), decimals=1,
+            "Average increase",
+            "higher",
+            lambda case: average_increase(case.scene.confidence, case.kept),
+            decimals=1,
         ),
         "insertion": Metric("Insertion", "higher", _insertion, pooled=_pooled_area, curve=True),
         "deletion": Metric("Deletion", "lower", _deletion, pooled=_pooled_area, curve=True),
         "compactness": Metric("Compactness", "neither", lambda case: compactness(case.maps)),
         "entropy": Metric("Entropy", "neither", lambda case: entropy(case.maps)),
     }
-)  # fmt: skip
-
-MARKED: Final = (
-    "pointing", "pointing_difficult", "localisation_error", "official_metric", "soft_f1", "pxap",
-    "compactness", "entropy",
-)  # fmt: skip
-"""Metrics that need no pass through the network beyond the explanation's."""
+)
 
 DEFAULT: Final = (
-    "pointing", "localisation_error", "pxap", "saliency_metric", "rho_plus", "rho_minus",
-)  # fmt: skip
+    "pointing",
+    "localisation_error",
+    "pxap",
+    "saliency_metric",
+    "rho_plus",
+    "rho_minus",
+)

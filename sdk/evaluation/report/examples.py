@@ -104,17 +104,23 @@ def _tile(
     entry = METHODS[row.method]
     target = row.target if options.asks_class(row.method) else None
     explanation = explainer.explain(
-        [photo.photo], method=row.method, target=target, fit=options.fit, batch_size=1,
-        scales=options.scales if entry.multi_scale else None, **options.of_method(row.method),
-    )  # fmt: skip
+        [photo.photo],
+        method=row.method,
+        target=target,
+        fit=options.fit,
+        batch_size=1,
+        scales=options.scales if entry.multi_scale else None,
+        **options.of_method(row.method),
+    )
     fitted, placement = fit_image(photo.photo, explanation.maps.shape[1], options.fit)
     questions, _ = ask(photo, classes_of, options.targets)
     (question,) = (one for one in questions if one.category == row.category)
     picture = overlay(
-        np.rint(fitted).astype(np.uint8), explanation.maps[0],
+        np.rint(fitted).astype(np.uint8),
+        explanation.maps[0],
         title=f"{row.category} {row.scores[metric]:.{METRICS[metric].decimals}f}",
         subtitle=Path(row.image).name,
-    )  # fmt: skip
+    )
     return _outlined(picture, mask_on_grid(question.objects, placement, outside=False))
 
 

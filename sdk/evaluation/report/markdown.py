@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from klieg.evaluation.baselines import BASELINES
 from klieg.evaluation.metrics.table import METRICS
@@ -26,17 +26,20 @@ def markdown(summary: Summary) -> str:
         f"{summary.questions} questions, a photo and a category each. In brackets the 95 % "
         "interval over resamples of the photos.",
         "",
-        _row(["method", *head]),
-        _row(["---"] * (len(metrics) + 1)),
     ]
+    rows = []
     for method, scores in summary.scores.items():
         name = f"*{method}*" if method in BASELINES else f"`{method}`"
         cells = [
             cell(scores[metric], METRICS[metric].decimals, bold=best[metric] == method)
             for metric in metrics
         ]
-        lines.append(_row([name, *cells]))
-    lines += ["", "In italics: maps that know nothing of the classifier."]
+        rows.append([name, *cells])
+    lines += [
+        *table(["method", *head], rows),
+        "",
+        "In italics: maps that know nothing of the classifier.",
+    ]
     if summary.problems:
         lines += ["", "What was wrong with the data (summary.json names the first of each):", ""]
         lines += [f"- {number} x {kind}" for kind, number in summary.problems.items()]
@@ -64,5 +67,6 @@ def _best(scores: Mapping[str, Mapping[str, Score]], metric: str) -> str | None:
     return (max if better == "higher" else min)(values, key=lambda method: values[method])
 
 
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]

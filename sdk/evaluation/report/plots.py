@@ -1,4 +1,4 @@
-"""The scores as pictures."""
+"""Plots of the scores."""
 
 from __future__ import annotations
 
@@ -63,9 +63,14 @@ def _bars(axis: Axes, scores: Sequence[Score], methods: Sequence[str]) -> None:
     colours = [GREY if method in BASELINES else ACCENT for method in methods]
     places = np.arange(len(methods))
     axis.barh(
-        places, np.nan_to_num(values), xerr=np.nan_to_num(spread), color=colours, height=0.7,
-        ecolor=INK, error_kw={"linewidth": 0.8},
-    )  # fmt: skip
+        places,
+        np.nan_to_num(values),
+        xerr=np.nan_to_num(spread),
+        color=colours,
+        height=0.7,
+        ecolor=INK,
+        error_kw={"linewidth": 0.8},
+    )
     axis.set_yticks(places, methods, fontsize=8)
     axis.set_ylim(len(methods) - 0.4, -0.6)
     axis.tick_params(axis="x", labelsize=8)
@@ -124,9 +129,13 @@ def _curves(summary: Summary) -> Figure:
             curve = curves[kind]
             known = method not in BASELINES
             axis.plot(
-                np.linspace(0, 100, len(curve)), curve, label=method, linewidth=1.6 if known else 1,
-                color=None if known else GREY, linestyle=STYLES[number % len(STYLES)],
-            )  # fmt: skip
+                np.linspace(0, 100, len(curve)),
+                curve,
+                label=method,
+                linewidth=1.6 if known else 1,
+                color=None if known else GREY,
+                linestyle=STYLES[number % len(STYLES)],
+            )
         axis.set_title(METRICS[kind].title, fontsize=9)
         axis.set_xlabel("% of the pixels, most salient first", fontsize=8)
         axis.tick_params(labelsize=8)

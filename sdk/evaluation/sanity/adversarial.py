@@ -1,4 +1,4 @@
-"""Attacks that a map guides, and what they say about it.
+"""Adversarial attacks that a map guides, and scores of the map from them.
 
 Jalwana et al.: CAMERAS, CVPR 2021: a precise map tells where an image must be changed to fool the
 model, and where a fooled image must be restored. The explainer file must have the gradient by the
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """What an attack did to B images."""
+    """The result of an attack on B images."""
 
     perturbation: Array
     """[B, C, S, S], to be added to the images in 0..255."""
@@ -128,7 +128,7 @@ def restoration_sanity(
     share: float = 0.1,
     points: int = 11,
 ) -> NDArray[np.float64]:
-    """Return how far from at once the model recovers as attacked pixels are restored.
+    """Return how late the model recovers as attacked pixels are restored.
 
     From the attacked image pixels are restored in descending order of the map, ties in reading
     order. With P the probability of the class that is predicted for the image itself, A the area
@@ -138,7 +138,7 @@ def restoration_sanity(
     Args:
         explainer: An explainer.
         images: [B, C, S, S] in 0..255, before the attack.
-        attack: What was done to them.
+        attack: The attack on them.
         maps: [B, S, S].
         share: Fraction of the pixels that is restored in the end.
         points: Number of points on the curve, the attacked image included.

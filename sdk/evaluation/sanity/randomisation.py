@@ -1,4 +1,4 @@
-"""The model parameter randomisation test: do maps change when the model forgets what it learned?"""
+"""The model parameter randomisation test: maps before and after weights are re-initialised."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from klieg.errors import EvaluationError, InputError, OptionError
 from klieg.evaluation.metrics import similarity
+from klieg.evaluation.options import check_at_least
 from klieg.explainer import Explainer
 from klieg.images.fitting import Fit
 from klieg.images.intake import Image
@@ -45,7 +46,7 @@ class RandomisationResult:
     """How like the original maps those of a randomised model are, the output layer first."""
 
     layers: tuple[str, ...]
-    """[L] what was drawn anew: a layer, or the last and the first layer of a group."""
+    """[L] what was re-initialised: a layer, or the last and the first layer of a group."""
     metrics: tuple[str, ...]
     """[M] names of the similarities."""
     per_image: NDArray[np.float64]
@@ -79,7 +80,7 @@ def randomisation_test(
     fit: Fit = "crop",
     **options: float,
 ) -> RandomisationResult:
-    """Compare the maps of a model with those after its weights are drawn anew, layer by layer.
+    """Compare the maps of a model with those after its weights are re-initialised.
 
     Adebayo et al.: Sanity checks for saliency maps, NeurIPS 2018. A method whose maps stay alike
     does not show what the model learned. "cascading" draws the weights from the output down to a
@@ -113,7 +114,7 @@ def randomisation_test(
         InputError: there are no images, or the maps are too small for a similarity.
         ImageError: an image cannot be used.
         ExplainerFileError: the file is no explainer.
-        ExportError: its weights cannot be drawn anew.
+        ExportError: its weights cannot be re-initialised.
         EvaluationError: onnx is not installed, or the file computes in bfloat16.
         BackendError: the engine failed, or a model returned NaN.
     """
@@ -182,10 +183,15 @@ class _Run:
         """Yield the numbers of a batch of photos and their maps [B, S, S]."""
         start = 0
         for part in explainer.explain_iter(
-            self.images, method=self.method, scales=self.scales, fit=self.fit,
+            self.images,
+            method=self.method,
+            scales=self.scales,
+            fit=self.fit,
             target=None if self.targets is None else self.targets.tolist(),
-            batch_size=self.batch_size, on_image_error=None, **self.options,
-        ):  # fmt: skip
+            batch_size=self.batch_size,
+            on_image_error=None,
+            **self.options,
+        ):
             yield slice(start, start + len(part)), part.maps
             start += len(part)
 
@@ -196,7 +202,7 @@ def _opened(file: ExplainerFile, method: str) -> tuple[Any, list[Layer]]:
         from klieg.export.randomised.reinitialisation import layers, parsed
     except ImportError as error:
         raise EvaluationError(
-            f"drawing weights anew needs {error.name}: pip install 'klieg[eval]'"
+            f"re-initialising weights needs {error.name}: pip install 'klieg[eval]'"
         ) from error
     wanted = (ALWAYS | {*find_method(method).outputs}) & file.outputs
     model = parsed(subgraph(file.data, wanted))
@@ -255,9 +261,7 @@ def _check(
 ) -> None:
     if mode not in get_args(Mode):
         raise OptionError(f"mode is {mode!r}, expected one of {', '.join(get_args(Mode))}")
-    for name, value, lowest in (("groups", groups, 1), ("seed", seed, 0),
-                                ("batch_size", batch_size, 1)):  # fmt: skip
-        if value is not None and value < lowest:
-            raise OptionError(f"{name} is {value}, expected at least {lowest}")
+    check_at_least(1, groups=groups, batch_size=batch_size)
+    check_at_least(0, seed=seed)
     if len(images) == 0:
         raise InputError("got no images, expected at least one")

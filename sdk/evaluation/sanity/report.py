@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from klieg.evaluation.report.markdown import table
 from klieg.evaluation.report.plots import figure_of, save_figure
 from klieg.evaluation.sanity.randomisation import RandomisationResult
 from klieg.storage.atomic import atomic_path
@@ -32,13 +33,13 @@ def save_randomisation(results: Mapping[str, RandomisationResult], folder: Path)
         atomic_path(folder / "randomisation.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
-        table = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file, lineterminator="\n")
         metrics = next(iter(results.values())).metrics
-        table.writerow(["method", "layer", *metrics, *(f"{name}_undefined" for name in metrics)])
+        writer.writerow(["method", "layer", *metrics, *(f"{name}_undefined" for name in metrics)])
         for method, result in results.items():
             rows = zip(result.layers, result.similarities, result.undefined, strict=True)
             for layer, means, undefined in rows:
-                table.writerow([method, layer, *(f"{one:.6g}" for one in means), *undefined])
+                writer.writerow([method, layer, *(f"{one:.6g}" for one in means), *undefined])
     with atomic_path(folder / "randomisation.md") as temporary:
         temporary.write_text(markdown(results), encoding="utf-8")
     _plot(results, folder / "randomisation.png")
@@ -50,13 +51,11 @@ def markdown(results: Mapping[str, RandomisationResult]) -> str:
     lines = []
     for number, metric in enumerate(first.metrics):
         lines += [f"**{TITLES[metric]}** with the maps of the original", ""]
-        lines.append(_row(["drawn anew", *(f"`{method}`" for method in results)]))
-        lines.append(_row(["---"] * (1 + len(results))))
+        rows = []
         for place, layer in enumerate(first.layers):
             values = [result.similarities[place, number] for result in results.values()]
-            cells = ["-" if np.isnan(value) else f"{value:.2f}" for value in values]
-            lines.append(_row([layer, *cells]))
-        lines.append("")
+            rows.append([layer, *("-" if np.isnan(value) else f"{value:.2f}" for value in values)])
+        lines += [*table(["drawn anew", *(f"`{method}`" for method in results)], rows), ""]
     return "\n".join(lines)
 
 
@@ -68,9 +67,13 @@ def _plot(results: Mapping[str, RandomisationResult], path: Path) -> None:
     for number, (axis, metric) in enumerate(zip(axes, first.metrics, strict=True)):
         for place, (method, result) in enumerate(results.items()):
             axis.plot(
-                [1.0, *result.similarities[:, number]], label=method, marker="o", markersize=3,
-                linewidth=1.3, linestyle=("-", "--", ":", "-.")[place // 10 % 4],
-            )  # fmt: skip
+                [1.0, *result.similarities[:, number]],
+                label=method,
+                marker="o",
+                markersize=3,
+                linewidth=1.3,
+                linestyle=("-", "--", ":", "-.")[place // 10 % 4],
+            )
         axis.axhline(0, color="#222222", linewidth=0.6)
         axis.set_title(TITLES[metric], fontsize=9)
         axis.set_xlabel("groups of layers drawn anew", fontsize=8)
@@ -78,7 +81,3 @@ def _plot(results: Mapping[str, RandomisationResult], path: Path) -> None:
     axes[0].set_ylabel("similarity with the original map", fontsize=8)
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right upper")
     save_figure(figure, path)
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -37,7 +37,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What photos each step sees."""
+    """The photos of each step."""
 
     photos: int
     options: OptimiserOptions
@@ -83,10 +83,14 @@ class AugmentedPhotos(Dataset[tuple[Tensor, int] | None]):
         """Take the photos; they are read when they are asked for."""
         self._photos, self._skip = photos, options.unreadable == "skip"
         side = options.image_size
-        self._augment = v2.Compose([
-            v2.RandomResizedCrop((side, side), scale=(options.smallest_crop, 1), antialias=True),
-            v2.RandomHorizontalFlip(),
-        ])  # fmt: skip
+        self._augment = v2.Compose(
+            [
+                v2.RandomResizedCrop(
+                    (side, side), scale=(options.smallest_crop, 1), antialias=True
+                ),
+                v2.RandomHorizontalFlip(),
+            ]
+        )
 
     def __getitem__(self, item: Item) -> tuple[Tensor, int] | None:
         """Return image [3, S, S] uint8 and label, None for a photo to be skipped."""

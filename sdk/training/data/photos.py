@@ -1,4 +1,4 @@
-"""Which photos a run trains on, with their labels."""
+"""The photos that a run trains on, with their labels."""
 
 from __future__ import annotations
 

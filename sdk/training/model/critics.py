@@ -122,5 +122,5 @@ def logits_of(classifier: nn.Module, images: Tensor) -> Tensor:
 
 
 def learning_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return what a critic that learns minimises: its mean cross entropy."""
+    """Return the loss of a critic that learns: its mean cross entropy."""
     return functional.cross_entropy(logits, labels)

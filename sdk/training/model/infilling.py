@@ -1,4 +1,4 @@
-"""What stands where a picture is masked.
+"""Infilling: the colours that replace the masked part of an image.
 
 Phang et al., section on infilling: the masked image is x * kept + fill * (1 - kept). The fill is
 computed without gradient, so the mask learns through the composition alone.
@@ -37,10 +37,6 @@ class Infiller:
     fill: Fill | None
     """None for the mean colour, which is 0 once normalised."""
 
-    def to(self, device: torch.device) -> Infiller:
-        """Return the same on a device."""
-        return Infiller(self.mean.to(device), self.std.to(device), self.fill)
-
     def __call__(self, images: Tensor, kept: Tensor) -> Tensor:
         """Return images * kept + fill * (1 - kept).
 
@@ -61,7 +57,9 @@ class Infiller:
         return images * kept + fill * (1 - kept)
 
 
-def open_infiller(name: str, *, mean: Sequence[float], std: Sequence[float]) -> Infiller:
+def open_infiller(
+    name: str, *, mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> Infiller:
     """Find an infiller.
 
     Args:
@@ -71,18 +69,19 @@ def open_infiller(name: str, *, mean: Sequence[float], std: Sequence[float]) -> 
             returns images in 0..1.
         mean: Mean per channel in 0..1 units.
         std: Standard deviation per channel, likewise.
+        device: Where the images are; inpainting networks run there too.
 
     Raises:
-        OptionError: there is no such infiller.
+        OptionError: there is no such infiller, or ONNX Runtime cannot use the device.
     """
 
     def per_channel(values: Sequence[float]) -> Tensor:
-        return torch.tensor(list(values)).reshape(1, -1, 1, 1)
+        return torch.tensor(list(values), device=device).reshape(1, -1, 1, 1)
 
-    return Infiller(per_channel(mean), per_channel(std), _fill(name))
+    return Infiller(per_channel(mean), per_channel(std), _fill(name, device))
 
 
-def _fill(name: str) -> Fill | None:
+def _fill(name: str, device: torch.device) -> Fill | None:
     match name:
         case "mean":
             return None
@@ -98,7 +97,8 @@ def _fill(name: str) -> Fill | None:
             f"infill is {name!r}, expected mean, black, blur, telea, or the path of an inpainting "
             "network (.onnx, or TorchScript .pt)"
         )
-    return _onnx_network(path) if path.suffix == ".onnx" else _torchscript_network(path)
+    network = _onnx_network if path.suffix == ".onnx" else _torchscript_network
+    return network(path, device)
 
 
 def blurred(images: Tensor, sigma: float = BLUR_SIGMA) -> Tensor:
@@ -130,15 +130,17 @@ def telea(images: Tensor, missing: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(filled)).to(images.device).permute(0, 3, 1, 2) / 255
 
 
-def _onnx_network(path: Path) -> Fill:
+def _onnx_network(path: Path, device: torch.device) -> Fill:
     import onnxruntime
 
-    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    available = onnxruntime.get_available_providers()
-    try:
-        session: Any = onnxruntime.InferenceSession(
-            str(path), providers=[name for name in providers if name in available]
+    provider = f"{device.type.upper()}ExecutionProvider"
+    if provider not in onnxruntime.get_available_providers():
+        raise OptionError(
+            f"this ONNX Runtime cannot run {path} on {device.type}: install one that can, pass the "
+            "network as TorchScript, or train on the processor"
         )
+    try:
+        session: Any = onnxruntime.InferenceSession(str(path), providers=[provider])
     except Exception as error:  # onnxruntime's errors have no common class
         raise OptionError(f"cannot read {path} as an ONNX network: {error}") from error
     names = [value.name for value in session.get_inputs()]
@@ -153,14 +155,13 @@ def _onnx_network(path: Path) -> Fill:
     return fill
 
 
-def _torchscript_network(path: Path) -> Fill:
+def _torchscript_network(path: Path, device: torch.device) -> Fill:
     try:
-        network = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        network = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise OptionError(f"cannot read {path} as a TorchScript network: {error}") from error
 
     def fill(images: Tensor, missing: Tensor) -> Tensor:
-        network.to(images.device)
         filled: Tensor = network(images * (1 - missing), missing)
         return filled
 

@@ -28,7 +28,7 @@ class Masker(nn.Module):
         """Draw the weights from torch's global generator.
 
         Args:
-            options: What the head looks like; `taps` are named.
+            options: Its form; `taps` are named.
             widths: Channels of each tap.
         """
         super().__init__()
@@ -100,9 +100,11 @@ class Masker(nn.Module):
         if not self.training:
             return (logits > 0).to(logits.dtype)
         return concrete_mask(
-            logits, torch.rand_like(logits), self.log_temperature.exp(),
+            logits,
+            torch.rand_like(logits),
+            self.log_temperature.exp(),
             hard=self.options.gumbel == "hard",
-        )  # fmt: skip
+        )
 
 
 def concrete_mask(logits: Tensor, uniform: Tensor, temperature: Tensor, *, hard: bool) -> Tensor:

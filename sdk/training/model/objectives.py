@@ -70,7 +70,7 @@ def total_variation(mask: Tensor, variant: Variant) -> Tensor:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the critics say of a batch and its masks."""
+    """Answers of the critics to a batch and its masks."""
 
     labels: Tensor  # [B]
     correct: Tensor  # [B] 1 where the clean image is classified right, else 0

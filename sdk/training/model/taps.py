@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from klieg.errors import TrainingError
-from klieg.training.model.modes import evaluating
 
 
 class TappedClassifier(nn.Module):
@@ -61,6 +61,22 @@ class TappedClassifier(nn.Module):
             for handle in handles:
                 handle.remove()
         return logits, [_checked(tap, seen.get(tap)) for tap in self.taps]
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Put modules into evaluation mode.
+
+    A frozen classifier may be part of a module that trains, so modes are kept part by part.
+    """
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def module_paths(classifier: nn.Module, names: Sequence[str]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ _KEY: Final = "klieg"
 
 @dataclass(frozen=True)
 class TensorFile:
-    """What stands in a file."""
+    """The content of a file of tensors."""
 
     kind: str
     description: Mapping[str, Any]

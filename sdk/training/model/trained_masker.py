@@ -1,4 +1,4 @@
-"""A trained masker as a file: the head's weights, and what they were trained on and how."""
+"""A trained masker as a file: its weights and the options of its training."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ KIND: Final = "masker"
 
 @dataclass(frozen=True)
 class TrainedMasker:
-    """A masker with its history."""
+    """A masker with the options and the classifier of its training."""
 
     masker: Masker
-    """The head, in evaluation mode."""
+    """In evaluation mode."""
     options: TrainingOptions
     """The run that made it."""
     classifier_sha256: str

@@ -17,7 +17,7 @@ from klieg.storage.atomic import atomic_path
 from klieg.training.data.photos import Photo
 
 RANDOM = "random"
-"""What stands for a method where maps are random numbers."""
+"""The name of random maps, beside those of methods."""
 
 Maps = NDArray[np.float32]  # [N, S, S] in 0..1
 
@@ -53,9 +53,10 @@ def maps_of(
                 labels = [photo.label for photo in photos]
                 done = 0
                 for part in explainer.explain_iter(
-                    [photo.path for photo in photos], method=method,
+                    [photo.path for photo in photos],
+                    method=method,
                     target=None if find_method(method).class_free else labels,
-                ):  # fmt: skip
+                ):
                     maps[done : done + len(part)] = part.maps
                     done += len(part)
             maps.flush()

@@ -1,4 +1,4 @@
-"""Classifiers that are trained from the same start again and again, for ROAR."""
+"""Training of equal classifiers on changing photos, for ROAR."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from klieg.errors import DivergedError, OptionError
+from klieg.evaluation.options import check_at_least
 from klieg.explainer import Explainer
 from klieg.export.classifiers.sources import open_source
 from klieg.export.classifiers.weights import weights_sha256
@@ -45,10 +46,9 @@ class Retraining:
         """
         if optimiser not in OPTIMISERS:
             raise OptionError(f"optimiser is {optimiser!r}, expected {' or '.join(OPTIMISERS)}")
-        for name, value, lowest in (("epochs", epochs, 1), ("batch_size", batch_size, 2),
-                                    ("seed", seed, 0)):  # fmt: skip
-            if value < lowest:
-                raise OptionError(f"{name} is {value}, expected at least {lowest}")
+        check_at_least(1, epochs=epochs)
+        check_at_least(2, batch_size=batch_size)
+        check_at_least(0, seed=seed)
         if not 0 < learning_rate < float("inf"):
             raise OptionError(f"learning_rate is {learning_rate:g}, expected a number above 0")
         self._build = _builder(classifier, explainer)
@@ -62,9 +62,13 @@ class Retraining:
     def configuration(self) -> dict[str, Any]:
         """All that decides an accuracy, apart from the photos."""
         return {
-            "classifier": self._sha256, "epochs": self._epochs, "batch_size": self._batch_size,
-            "optimiser": self._optimiser, "learning_rate": self._rate, "seed": self._seed,
-        }  # fmt: skip
+            "classifier": self._sha256,
+            "epochs": self._epochs,
+            "batch_size": self._batch_size,
+            "optimiser": self._optimiser,
+            "learning_rate": self._rate,
+            "seed": self._seed,
+        }
 
     def accuracy(self, training: ErasedPhotos, test: ErasedPhotos) -> float:
         """Train a fresh classifier and return the share of test photos that it gets right, 0..1.
@@ -77,15 +81,17 @@ class Retraining:
         if weights_sha256(model) != self._sha256:
             raise OptionError(
                 "the classifier starts with other weights than the first one did, though torch has "
-                "the same seed: return a module that is made anew, its weights drawn by torch"
+                "the same seed: return a new module whose weights torch initialises"
             )
         model.to(self._device).train()
         optimiser = OPTIMISERS[self._optimiser](model.parameters(), lr=self._rate)
         loader = DataLoader(
-            training, min(self._batch_size, len(training)), shuffle=True,
+            training,
+            min(self._batch_size, len(training)),
+            shuffle=True,
             drop_last=True,  # a last batch of one photo has no statistics to normalise by
             generator=torch.Generator().manual_seed(self._seed),
-        )  # fmt: skip
+        )
         for epoch in range(self._epochs):
             for images, labels in loader:
                 loss = functional.cross_entropy(

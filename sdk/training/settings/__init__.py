@@ -1,1 +1,1 @@
-"""What a run is told: options, presets, and the TOML file they come from."""
+"""Options of a run, presets of them, and the TOML file that holds them."""

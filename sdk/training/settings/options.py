@@ -22,15 +22,15 @@ Count = Annotated[int, Field(ge=1)]
 Variant = Literal["paper", "released"]
 
 NETWORK_SUFFIXES: Final = (".onnx", ".pt", ".ts")
-"""What the files of inpainting networks end in."""
+"""Suffixes of the files of inpainting networks."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class MaskerOptions:
-    """The head that turns activations into a mask."""
+    """The masker, which turns activations into a mask."""
 
     decoder: Literal["casm", "simplified"] = "simplified"
-    """What taps are chosen where none are named: five, the first one raw, or the last two."""
+    """Taps that are chosen where none are named: five, the first one raw, or the last two."""
     taps: tuple[str, ...] = ()
     """Layers of the classifier: module paths, or the node names of torchvision's feature
     extractor for the last calls of modules."""
@@ -43,8 +43,8 @@ class MaskerOptions:
     enlargement: Literal["nearest", "bilinear"] = "nearest"
     """How the mask gets from its cells to the pixels."""
     initialisation: Literal["fan_out", "fan_in"] = "fan_out"
-    """What keeps its variance in He's initialisation: gradients, as released, or activations. With
-    one output channel the first gives logits of tens, masks that are black and white from the
+    """He's initialisation, by the variance of gradients, as released, or of activations. With one
+    output channel the first gives logits of tens, masks that are black and white from the
     start, and a long way to anything else; runs of hundreds of steps need the second."""
     gumbel: Literal["none", "soft", "hard"] = "none"
     """Binary concrete masks while training; in use such masks are binary."""
@@ -55,7 +55,7 @@ class MaskerOptions:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ObjectiveOptions:
-    """What a good mask is; see `objectives` for the equations."""
+    """Weights of the loss; see `objectives` for the equations."""
 
     out_entropy: NotNegative = 0
     """Weight of the entropy of the masked-out image, maximised."""
@@ -89,8 +89,10 @@ class ObjectiveOptions:
     @model_validator(mode="after")
     def _is_an_objective(self) -> Self:
         if not (self.out_entropy or self.out_classification or self.in_classification):
-            raise ValueError("no objective: give out_entropy, out_classification or "
-                             "in_classification a weight above 0")  # fmt: skip
+            raise ValueError(
+                "no objective: give out_entropy, out_classification or "
+                "in_classification a weight above 0"
+            )
         return self
 
 
@@ -139,7 +141,7 @@ class DataOptions:
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0
     """Share of the photos that is kept for validation."""
     unreadable: Literal["error", "skip"] = "error"
-    """What a photo that cannot be read is."""
+    """How a photo that cannot be read is treated."""
     image_size: Annotated[int, Field(ge=8)] = 224
     """Height and width of the crops in pixels."""
     smallest_crop: Annotated[float, Field(gt=0, le=1)] = 0.08
@@ -183,8 +185,8 @@ class TrainingOptions:
     objective: ObjectiveOptions
     critics: CriticOptions = field(default_factory=CriticOptions)
     infill: str = "mean"
-    """What stands where a picture is masked: "mean" colour, "black", "blur", "telea", or the path
-    of an inpainting network (.onnx or TorchScript .pt)."""
+    """The masked part of an image: its "mean" colour, "black", "blur", "telea", or the path of an
+    inpainting network (.onnx or TorchScript .pt)."""
     optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     checkpoint_every: Count | None = None

@@ -62,9 +62,7 @@ def plain_enlarged(part: list[list[float]], size: int) -> list[list[float]]:
     def weights(place: int, count: int) -> list[tuple[int, float]]:
         centre = (place + 0.5) * count / size - 0.5
         first = math.floor(centre) - 1
-        return [
-            (min(max(n, 0), count - 1), cubic(centre - n)) for n in range(first, first + 4)
-        ]  # fmt: skip
+        return [(min(max(n, 0), count - 1), cubic(centre - n)) for n in range(first, first + 4)]
 
     return [
         [

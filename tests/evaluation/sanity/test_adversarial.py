@@ -108,8 +108,12 @@ def test_a_map_keeps_the_attack_inside(
         assert np.abs(result.perturbation).max() <= 20.0001  # x + p - x is rounded
         attacked = images + result.perturbation
         assert -1e-4 <= attacked.min() <= attacked.max() <= 255.0001
-        before = np.array([logits_of(torch.from_numpy(images).double()).softmax(1).numpy()[i, t]
-                           for i, t in enumerate(result.targets)])  # fmt: skip
+        before = np.array(
+            [
+                logits_of(torch.from_numpy(images).double()).softmax(1).numpy()[i, t]
+                for i, t in enumerate(result.targets)
+            ]
+        )
         assert (result.confidence > before).all()
     outside, everywhere = maps[:, None] == 0, np.ones_like(images, dtype=np.bool_)
     for region, factor in ((outside, 0.2), (everywhere, 0.8)):
@@ -194,7 +198,9 @@ def test_what_cannot_be_used_is_refused(
     with pytest.raises(InputError, match="expected the same"):
         restoration_sanity(explainer, images[:2], attack, maps[:2])
     with pytest.raises(InputError, match="one set of images"):
-        norm_reduction(attack, AttackResult(attack.perturbation, attack.norms, attack.confidence,
-                                            attack.targets + 1))  # fmt: skip
+        norm_reduction(
+            attack,
+            AttackResult(attack.perturbation, attack.norms, attack.confidence, attack.targets + 1),
+        )
     with Explainer(small_explainer) as without, pytest.raises(OptionError, match="saliency"):
         guided_attack(without, images, maps)

@@ -34,9 +34,16 @@ def path(tmp_path_factory: pytest.TempPathFactory, pictures: list[np.ndarray]) -
     with torch.no_grad():  # no class wins on every picture
         net.head.bias -= net(torch.from_numpy(normalised)).mean(0)
     export_classifier(
-        net, file, input_size=SIZE, mean=MEAN, std=STD, class_names=NAMES,
-        methods=["all"], masker=small_masker(), masker_name="a small one",
-    )  # fmt: skip
+        net,
+        file,
+        input_size=SIZE,
+        mean=MEAN,
+        std=STD,
+        class_names=NAMES,
+        methods=["all"],
+        masker=small_masker(),
+        masker_name="a small one",
+    )
     return file
 
 
@@ -79,8 +86,14 @@ def test_equals_the_steps_by_hand(
     path: Path, pictures: list[np.ndarray], method: str, mode: str, tmp_path: Path
 ) -> None:
     result = randomisation_test(
-        path, pictures, method=method, mode=mode, similarities=["spearman"], seed=4, batch_size=3,
-    )  # fmt: skip
+        path,
+        pictures,
+        method=method,
+        mode=mode,
+        similarities=["spearman"],
+        seed=4,
+        batch_size=3,
+    )
     want = by_hand(path, pictures, method, mode, tmp_path)
     # Batches of engines round differently: near-equal pixels of a map may change ranks.
     np.testing.assert_allclose(result.per_image[:, 0], want, atol=2e-3)

@@ -166,23 +166,31 @@ def test_the_original_never_changes(taps: str, historic: float) -> None:
     given = lively_net().train()
     digest = weights_sha256(given)
     critics = Critics(
-        given, CriticOptions(regime="agnostic", taps=taps, historic=historic, learning_rate=0.1),
+        given,
+        CriticOptions(regime="agnostic", taps=taps, historic=historic, learning_rate=0.1),
         TAPS,
-    )  # fmt: skip
+    )
     assert critics.learner is not None
     torch.manual_seed(0)
     masker = Masker(MaskerOptions(taps=TAPS), (8, 16))
     optimisers = Optimisers(
-        masker, critics, masker_options=OptimiserOptions(), critic_options=critics.options,
+        masker,
+        critics,
+        masker_options=OptimiserOptions(),
+        critic_options=critics.options,
         steps_per_epoch=9,
-    )  # fmt: skip
+    )
     masks = weights_sha256(masker)
     for step in range(4):
         found = compute_step(
-            torch.randn(4, 3, 32, 32), torch.arange(4), masker=masker, critics=critics,
+            torch.randn(4, 3, 32, 32),
+            torch.arange(4),
+            masker=masker,
+            critics=critics,
             objective=ObjectiveOptions(out_entropy=1, in_classification=1, size_out=1),
-            infill=open_infiller("mean", mean=MEAN, std=STD), generator=generator(step),
-        )  # fmt: skip
+            infill=open_infiller("mean", mean=MEAN, std=STD, device=torch.device("cpu")),
+            generator=generator(step),
+        )
         for gradients in found.learner:
             optimisers.move_learner(gradients)
         optimisers.move_masker(found.masker)

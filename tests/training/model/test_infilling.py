@@ -17,8 +17,8 @@ from klieg.training.model.infilling import Infiller, blurred, open_infiller
 MEAN, STD = (0.4, 0.5, 0.45), (0.2, 0.25, 0.3)
 
 
-def opened(name: str | Path) -> Infiller:
-    return open_infiller(str(name), mean=MEAN, std=STD)
+def opened(name: str | Path, device: str = "cpu") -> Infiller:
+    return open_infiller(str(name), mean=MEAN, std=STD, device=torch.device(device))
 
 
 def normalised(colours: torch.Tensor) -> torch.Tensor:
@@ -167,6 +167,11 @@ def test_inpainting_networks(kind: str, tmp_path: Path) -> None:
     fill = (colours * kept + (1 - kept)) / 2  # the network sees 0 where the image is missing
     expected = normalised(colours * kept + fill * (1 - kept))
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_runs_where_the_images_are_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"ONNX Runtime cannot run .* on meta"):
+        opened(onnx_network(tmp_path / "fill.onnx"), device="meta")
 
 
 @old_format

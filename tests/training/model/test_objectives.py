@@ -13,9 +13,14 @@ from klieg.training.settings.options import ObjectiveOptions
 
 CLASSES = 4
 WEIGHTS = {
-    "out_entropy": 0.5, "out_classification": 0.3, "in_classification": 0.7, "size_out": 5,
-    "size_in": 2, "variation": 0.01, "area_weight": 3,
-}  # fmt: skip
+    "out_entropy": 0.5,
+    "out_classification": 0.3,
+    "in_classification": 0.7,
+    "size_out": 5,
+    "size_in": 2,
+    "variation": 0.01,
+    "area_weight": 3,
+}
 
 
 def softmax(row: list[float]) -> list[float]:
@@ -147,9 +152,11 @@ def test_released_adds_variation_once_per_direction() -> None:
 
     def variation(variant: Any, out: bool, inside: bool) -> float:
         options = ObjectiveOptions(
-            out_entropy=float(out), in_classification=float(inside), variation=0.5,
+            out_entropy=float(out),
+            in_classification=float(inside),
+            variation=0.5,
             variation_variant=variant,
-        )  # fmt: skip
+        )
         judged = Judgement(labels, correct, logits if out else None, logits if inside else None)
         return float(terms(options, mask, judged)["variation"])
 

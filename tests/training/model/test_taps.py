@@ -37,8 +37,12 @@ def hooked(module: nn.Module, path: str, x: torch.Tensor) -> torch.Tensor:
 def test_published_taps_of_a_resnet(resnet: nn.Module, size: int) -> None:
     assert default_taps(resnet, "simplified", size=size, channels=3) == ("layer3", "layer4")
     assert default_taps(resnet, "casm", size=size, channels=3) == (
-        "maxpool", "layer1", "layer2", "layer3", "layer4",
-    )  # fmt: skip
+        "maxpool",
+        "layer1",
+        "layer2",
+        "layer3",
+        "layer4",
+    )
 
 
 def test_default_taps_of_a_small_net() -> None:

@@ -9,6 +9,7 @@ import pytest
 from klieg.errors import OptionError
 from klieg.training import read_options
 from klieg.training.settings.configuration import (
+    PRESETS,
     merged,
     options_from_table,
     table_of,
@@ -23,7 +24,6 @@ from klieg.training.settings.options import (
     OptimiserOptions,
     TrainingOptions,
 )
-from klieg.training.settings.presets import PRESETS
 
 SMALLEST: dict[str, Any] = {"data": {"path": "/photos"}, "objective": {"out_entropy": 1}}
 
@@ -36,33 +36,75 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 UNUSUAL = TrainingOptions(
-    classifier="somewhere:net", mean=(0.1, 0.2, 0.3), std=(1, 2, 3),
+    classifier="somewhere:net",
+    mean=(0.1, 0.2, 0.3),
+    std=(1, 2, 3),
     data=DataOptions(
-        path="/a b/ü", layout="csv", labels="predicted", classes=3, per_class=2, held_out=0.1,
-        unreadable="skip", image_size=64, smallest_crop=0.5, workers=2,
+        path="/a b/ü",
+        layout="csv",
+        labels="predicted",
+        classes=3,
+        per_class=2,
+        held_out=0.1,
+        unreadable="skip",
+        image_size=64,
+        smallest_crop=0.5,
+        workers=2,
     ),
     masker=MaskerOptions(
-        decoder="casm", taps=("a", "b.c"), raw_first=True, channels=9, stride=8,
+        decoder="casm",
+        taps=("a", "b.c"),
+        raw_first=True,
+        channels=9,
+        stride=8,
         learn_temperature=True,
-        enlargement="bilinear", initialisation="fan_in", gumbel="hard", temperature=0.3,
+        enlargement="bilinear",
+        initialisation="fan_in",
+        gumbel="hard",
+        temperature=0.3,
     ),
     objective=ObjectiveOptions(
-        out_entropy=0.1, out_classification=0.2, in_classification=0.3, size_out=4, size_in=5,
-        variation=1e-7, variation_variant="paper", area=0.2, area_weight=3,
+        out_entropy=0.1,
+        out_classification=0.2,
+        in_classification=0.3,
+        size_out=4,
+        size_in=5,
+        variation=1e-7,
+        variation_variant="paper",
+        area=0.2,
+        area_weight=3,
     ),
     critics=CriticOptions(
-        regime="fixed", taps="trained", historic=0.25, pool_size=4, snapshot_every=5,
-        use_pool=False, image_size=32, mode="eval", learning_rate=0.1, momentum=0.5,
+        regime="fixed",
+        taps="trained",
+        historic=0.25,
+        pool_size=4,
+        snapshot_every=5,
+        use_pool=False,
+        image_size=32,
+        mode="eval",
+        learning_rate=0.1,
+        momentum=0.5,
         weight_decay=0,
     ),
     infill="blur",
     optimiser=OptimiserOptions(
-        epochs=2, batch_size=3, share_per_epoch=0.2, learning_rate=1 / 3, weight_decay=0.1,
-        gradient_norm=2.5, schedule="cosine", decay_every=7, averaging=0.99,
+        epochs=2,
+        batch_size=3,
+        share_per_epoch=0.2,
+        learning_rate=1 / 3,
+        weight_decay=0.1,
+        gradient_norm=2.5,
+        schedule="cosine",
+        decay_every=7,
+        averaging=0.99,
         precision="bf16-mixed",
     ),
-    seed=5, checkpoint_every=11, look_every=2, threads=1,
-)  # fmt: skip
+    seed=5,
+    checkpoint_every=11,
+    look_every=2,
+    threads=1,
+)
 
 
 @pytest.mark.parametrize("options", [UNUSUAL, options_from_table(SMALLEST)])
@@ -133,15 +175,27 @@ def test_casm_as_published(name: str) -> None:
     assert (critics.learning_rate, critics.momentum, critics.weight_decay) == (1e-3, 0.9, 1e-4)
     masker = options.masker
     assert (masker.decoder, masker.raw_first, masker.channels, masker.stride) == (
-        "casm", True, 64, 4,
-    )  # fmt: skip
+        "casm",
+        True,
+        64,
+        4,
+    )
     assert (masker.enlargement, masker.initialisation, masker.gumbel) == (
-        "nearest", "fan_out", "none",
-    )  # fmt: skip
+        "nearest",
+        "fan_out",
+        "none",
+    )
     assert options.optimiser == OptimiserOptions(
-        epochs=60, batch_size=128, share_per_epoch=0.2, learning_rate=1e-3, weight_decay=1e-4,
-        gradient_norm=10, schedule="step", decay_every=20, averaging=0,
-    )  # fmt: skip
+        epochs=60,
+        batch_size=128,
+        share_per_epoch=0.2,
+        learning_rate=1e-3,
+        weight_decay=1e-4,
+        gradient_norm=10,
+        schedule="step",
+        decay_every=20,
+        averaging=0,
+    )
     assert options.infill == "mean"
 
 
@@ -149,16 +203,27 @@ def test_casm_as_published(name: str) -> None:
 def test_the_simplified_recipe_as_released(name: str, size: float) -> None:
     options = options_from_table({"preset": name, "data": {"path": "/x"}})
     assert options.objective == ObjectiveOptions(
-        out_entropy=1, in_classification=1, size_out=size, size_in=1, variation=0.001,
+        out_entropy=1,
+        in_classification=1,
+        size_out=size,
+        size_in=1,
+        variation=0.001,
         variation_variant="released",
-    )  # fmt: skip
+    )
     if name == "simplified-fix":
         assert options.critics.regime == "fixed"
     else:
         assert options.critics == CriticOptions(
-            regime="agnostic", taps="trained", historic=0.5, pool_size=30, snapshot_every=100,
-            use_pool=False, learning_rate=1e-3, momentum=0.9, weight_decay=1e-4,
-        )  # fmt: skip
+            regime="agnostic",
+            taps="trained",
+            historic=0.5,
+            pool_size=30,
+            snapshot_every=100,
+            use_pool=False,
+            learning_rate=1e-3,
+            momentum=0.9,
+            weight_decay=1e-4,
+        )
     assert options.masker == MaskerOptions(decoder="simplified", raw_first=False)
     assert options.optimiser == OptimiserOptions(
         epochs=60, batch_size=72, share_per_epoch=0.2, decay_every=20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from klieg import Explainer
 from klieg.errors import CheckpointError, DataError, DivergedError, OptionError
 from klieg.images.formats import read_image
 from klieg.training.sanity.erasure import ErasedPhotos, top_pixels
+from klieg.training.sanity.remove_and_retrain import RoarResult, roar
 from klieg.training.sanity.retraining import Retraining
-from klieg.training.sanity.roar import RoarResult, roar
 
 METHODS = ("gradcam", "saliency")
 SHARES = (0.15, 0.3)
@@ -71,14 +72,19 @@ def test_what_a_test_leaves(whole: tuple[Path, RoarResult]) -> None:
     written = [float(row["accuracy"]) for row in rows(folder)]
     assert written == [result.accuracies[0, 0], *result.accuracies[:, 1:].ravel()]
     assert sorted(path.name for path in (folder / "maps").iterdir()) == [
-        "gradcam.npy", "random.npy", "saliency.npy",
-    ]  # fmt: skip
+        "gradcam.npy",
+        "random.npy",
+        "saliency.npy",
+    ]
 
 
 def test_every_photo_loses_the_pixels_of_its_own_map(
-    whole: tuple[Path, RoarResult], patch_explainer: Path, patches: Path, tmp_path: Path,
+    whole: tuple[Path, RoarResult],
+    patch_explainer: Path,
+    patches: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """The split is found again by hand, and each photo explained alone, for its label."""
     photos = listed(patches)
     held_out = set(np.random.default_rng([0, 2]).permutation(len(photos))[:24].tolist())
@@ -117,9 +123,12 @@ class StoppedError(Exception):
 
 
 def test_an_interrupted_test_ends_equal(
-    whole: tuple[Path, RoarResult], patch_explainer: Path, patches: Path, tmp_path: Path,
+    whole: tuple[Path, RoarResult],
+    patch_explainer: Path,
+    patches: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     folder, result = whole
     accuracy, done = Retraining.accuracy, []
 
@@ -144,9 +153,12 @@ def test_an_interrupted_test_ends_equal(
 
 
 def test_what_is_done_is_not_done_again_and_more_may_be_added(
-    whole: tuple[Path, RoarResult], patch_explainer: Path, patches: Path, tmp_path: Path,
+    whole: tuple[Path, RoarResult],
+    patch_explainer: Path,
+    patches: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     _, result = whole
     calls = []
     monkeypatch.setattr(Retraining, "accuracy", lambda *_: calls.append(1) or 0.5)
@@ -161,13 +173,23 @@ def test_what_is_done_is_not_done_again_and_more_may_be_added(
     assert result.accuracies.shape == (3, 3)
 
 
-def test_another_test_is_refused(whole: tuple[Path, RoarResult], patch_explainer: Path,
-                                 patches: Path) -> None:  # fmt: skip
+def test_another_test_is_refused(
+    whole: tuple[Path, RoarResult], patch_explainer: Path, patches: Path
+) -> None:
     folder, _ = whole
     for changes in ({"epochs": 9}, {"seed": 1}, {"classifier": linear_net}, {"held_out": 0.3}):
         with pytest.raises(CheckpointError, match=r"other (retraining|photos)"):
             toy_roar(patch_explainer, patches, folder, **changes)
     toy_roar(patch_explainer, patches, folder)  # still the same
+
+
+def test_the_folder_of_an_older_klieg_is_refused(
+    whole: tuple[Path, RoarResult], patch_explainer: Path, patches: Path, tmp_path: Path
+) -> None:
+    for name in ("roar.csv", "roar.json"):
+        shutil.copy(whole[0] / name, tmp_path)
+    with pytest.raises(CheckpointError, match=r"older klieg, roar\.csv without roar\.sqlite"):
+        toy_roar(patch_explainer, patches, tmp_path)
 
 
 SAME = linear_net()
@@ -195,10 +217,12 @@ SAME = linear_net()
         ({"classifier": lambda: SAME}, "starts with other weights"),
         ({"classifier": lambda: 3}, "returned a int"),
         ({"classifier": "efficientnet-lite0"}, "expected 'module:function'"),
-        ({"classifier": lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 4))},
-         r"shape \[2, 4\] for 2 images, expected \[2, 3\]"),
+        (
+            {"classifier": lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 4))},
+            r"shape \[2, 4\] for 2 images, expected \[2, 3\]",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_options(
     patch_explainer: Path, patches: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
@@ -220,9 +244,13 @@ def test_bad_data(patch_explainer: Path, patches: Path, tmp_path: Path) -> None:
 def test_a_loss_that_diverges(patch_explainer: Path, patches: Path, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="lower learning_rate"):
         toy_roar(
-            patch_explainer, patches, tmp_path, classifier=linear_net, optimiser="sgd",
+            patch_explainer,
+            patches,
+            tmp_path,
+            classifier=linear_net,
+            optimiser="sgd",
             learning_rate=1e38,
-        )  # fmt: skip
+        )
 
 
 def test_a_classifier_by_name_and_a_table(

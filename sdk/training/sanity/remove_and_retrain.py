@@ -1,15 +1,14 @@
-"""ROAR, remove and retrain: does a classifier miss the pixels that a map calls important?"""
+"""ROAR, remove and retrain: the accuracy that is lost with the pixels a map ranks highest."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -17,19 +16,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from klieg.errors import CheckpointError, DataError, OptionError
+from klieg.evaluation.options import check_names
 from klieg.explainer import Explainer
 from klieg.model_file.methods import find_method
-from klieg.storage.claim import claim
-from klieg.storage.table import write_table
+from klieg.storage.table import Tables, check_configuration, write_table
 from klieg.training.data.photos import Photos, find_photos
 from klieg.training.sanity.erasure import RANDOM, ErasedPhotos, maps_of
 from klieg.training.sanity.retraining import Retraining
 from klieg.training.settings.options import DataOptions
 
-RESULTS: Final = "roar.csv"
-CONFIGURATION: Final = "roar.json"
+DATABASE, RESULTS, CONFIGURATION = "roar.sqlite", "roar.csv", "roar.json"
+COLUMNS: Final = ("method", "share", "accuracy")
 UNMODIFIED: Final = "none"
-"""What stands for a method in the line of share 0."""
+"""The method's name in the line of share 0."""
 SHARES: Final = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
@@ -71,8 +70,9 @@ def roar(
     accuracy rises with the share, the shape of what is removed may give the class away: see Rong et
     al.: A consistent and efficient evaluation strategy for attribution methods, ICML 2022.
 
-    Every line of roar.csv is written when its classifier is done, and is not done again; methods
-    and shares may be added later. Maps stay in the folder `maps`, 4 S^2 bytes per photo.
+    What is done stands in roar.sqlite and is not done again, and roar.csv shows it, a line per
+    classifier; methods and shares may be added later. Maps stay in the folder `maps`, 4 S^2 bytes
+    per photo.
 
     Args:
         explainer_path: A file that serves the methods; it also says how images are normalised.
@@ -106,19 +106,33 @@ def roar(
         for method in methods:
             explainer.check_outputs(f"method {method!r}", find_method(method).outputs)
         retraining = Retraining(
-            classifier, explainer, epochs=epochs, batch_size=batch_size, optimiser=optimiser,
-            learning_rate=learning_rate, seed=seed,
+            classifier,
+            explainer,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimiser=optimiser,
+            learning_rate=learning_rate,
+            seed=seed,
             device=Fabric(accelerator=accelerator, devices=1).device,
-        )  # fmt: skip
+        )
         photos = _photos(data, held_out, classes=explainer.classes, seed=seed)
-        _claim(root, {
+        configuration = {
             "explainer": explainer.versions["explainer_sha256"],
-            "photos": _digest(photos), "retraining": retraining.configuration,
-        })  # fmt: skip
-        lines = _Lines(root / RESULTS)
+            "photos": _digest(photos),
+            "retraining": retraining.configuration,
+        }
+        check_configuration(
+            root / CONFIGURATION, configuration, work="a test", error=CheckpointError
+        )
+        table = Tables(
+            root / DATABASE, {"roar": COLUMNS}, exported=root / RESULTS, error=CheckpointError
+        )
+        found = {
+            (method, share): accuracy for method, share, accuracy in table.rows("roar", COLUMNS)
+        }
         wanted = [(UNMODIFIED, 0.0), *((method, share) for method in chosen for share in shares)]
         for method, share in wanted:
-            if (method, share) in lines.accuracies:
+            if (method, share) in found:
                 continue
             maps = None
             if method != UNMODIFIED:
@@ -127,49 +141,35 @@ def roar(
                     explainer, (*photos.training, *photos.held_out), method, path=path, seed=seed
                 )
             training, test = (
-                ErasedPhotos(explainer, part, maps=None if maps is None else maps[rows],
-                             share=share, seed=seed)
-                for part, rows in ((photos.training, slice(len(photos.training))),
-                                   (photos.held_out, slice(len(photos.training), None)))
-            )  # fmt: skip
-            lines.add(method, share, retraining.accuracy(training, test))
-    found = lines.accuracies
+                ErasedPhotos(
+                    explainer,
+                    part,
+                    maps=None if maps is None else maps[rows],
+                    share=share,
+                    seed=seed,
+                )
+                for part, rows in (
+                    (photos.training, slice(len(photos.training))),
+                    (photos.held_out, slice(len(photos.training), None)),
+                )
+            )
+            found[method, share] = retraining.accuracy(training, test)
+            table.add({"roar": [(method, share, found[method, share])]})
+            rows = table.rows("roar", COLUMNS)
+            write_table(root / RESULTS, [dict(zip(COLUMNS, row, strict=True)) for row in rows])
     accuracies = [
         [found[UNMODIFIED, 0.0], *(found[method, share] for share in shares)] for method in chosen
     ]
     return RoarResult(chosen, (0.0, *shares), np.array(accuracies))
 
 
-class _Lines:
-    """The table of what is done, a line per classifier."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.accuracies: dict[tuple[str, float], float] = {}
-        if path.exists():
-            try:
-                with path.open(newline="", encoding="utf-8") as lines:
-                    for row in csv.DictReader(lines):
-                        self.accuracies[row["method"], float(row["share"])] = float(row["accuracy"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise CheckpointError(
-                    f"{path} is no table of accuracies: {error!r}; remove it to start again"
-                ) from error
-
-    def add(self, method: str, share: float, accuracy: float) -> None:
-        self.accuracies[method, share] = accuracy
-        write_table(self._path, [
-            {"method": method, "share": share, "accuracy": accuracy}
-            for (method, share), accuracy in self.accuracies.items()
-        ])  # fmt: skip
-
-
 def _photos(data: str | os.PathLike[str], held_out: float, *, classes: int, seed: int) -> Photos:
     path = Path(os.path.abspath(data))
     options = DataOptions(
-        path=str(path), layout="csv" if path.suffix.lower() == ".csv" else "folders",
+        path=str(path),
+        layout="csv" if path.suffix.lower() == ".csv" else "folders",
         held_out=held_out,
-    )  # fmt: skip
+    )
     photos = find_photos(options, classes=classes, seed=seed)
     if not photos.held_out:
         raise DataError(
@@ -181,26 +181,17 @@ def _photos(data: str | os.PathLike[str], held_out: float, *, classes: int, seed
 
 def _digest(photos: Photos) -> str:
     """Return a digest of paths and labels."""
-    rows = [[(str(photo.path), photo.label) for photo in part]
-            for part in (photos.training, photos.held_out)]  # fmt: skip
+    rows = [
+        [(str(photo.path), photo.label) for photo in part]
+        for part in (photos.training, photos.held_out)
+    ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-def _claim(folder: Path, configuration: Mapping[str, Any]) -> None:
-    """Make a folder that of a test, or see that it is already."""
-    other = claim(folder / CONFIGURATION, configuration)
-    if other:
-        raise CheckpointError(
-            f"{folder} holds a test with other {', '.join(other)}, see {CONFIGURATION} there: use "
-            "another folder, or the same options to go on"
-        )
 
 
 def _check(methods: Sequence[str], shares: Sequence[float], held_out: float) -> None:
     for method in methods:
         find_method(method)
-    if not methods or len(set(methods)) < len(methods):
-        raise OptionError(f"methods are {list(methods)}, expected at least one, each once")
+    check_names(methods=methods)
     if not shares or list(shares) != sorted(set(shares)) or not 0 < shares[0] <= shares[-1] <= 1:
         raise OptionError(
             f"shares are {list(shares)}, expected ascending numbers above 0 and up to 1"

@@ -19,8 +19,8 @@ from klieg.training import TrainingOptions, load_masker, read_options
 from klieg.training.data.batches import centre_crop
 from klieg.training.data.photos import Photo, find_photos
 from klieg.training.model.taps import TappedClassifier
-from klieg.training.sanity import data_randomisation as module
-from klieg.training.sanity.data_randomisation import (
+from klieg.training.sanity import label_shuffling as module
+from klieg.training.sanity.label_shuffling import (
     DataRandomisation,
     data_randomisation,
     shuffled_labels,
@@ -74,8 +74,9 @@ def test_labels_are_permuted_and_nothing_else(squares: Path, tmp_path: Path) -> 
     before, after = table_of(options), table_of(shuffled)
     assert {key for key in before if before[key] != after[key]} == {"data"}
     assert {key for key in before["data"] if before["data"][key] != after["data"][key]} == {
-        "path", "layout",
-    }  # fmt: skip
+        "path",
+        "layout",
+    }
 
 
 def test_a_seed_stands_for_a_permutation(squares: Path, tmp_path: Path) -> None:
@@ -139,9 +140,11 @@ def test_the_result(
 
 
 def test_an_interrupted_test_goes_on(
-    done: tuple[TrainingOptions, Path, DataRandomisation], others: list[Path], tmp_path: Path,
+    done: tuple[TrainingOptions, Path, DataRandomisation],
+    others: list[Path],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     options, folder, result = done
     train = module.train
 
@@ -190,9 +193,13 @@ def test_a_masker_with_a_classifier_of_its_own(
     ],
 )
 def test_bad_input_is_told_before_anything_is_trained(
-    squares: Path, others: list[Path], tmp_path: Path, changes: dict[str, Any],
-    error: type[Exception], message: str,
-) -> None:  # fmt: skip
+    squares: Path,
+    others: list[Path],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
     given = {"photos": others} | changes
     with pytest.raises(error, match=message):
         drt(toy_options(squares), tmp_path, **given)

@@ -1,4 +1,4 @@
-"""The data randomisation test: do masks change when the labels to train with mean nothing?"""
+"""The data randomisation test: masks of maskers trained with true and with shuffled labels."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from klieg.errors import DataError, InputError, OptionError
+from klieg.evaluation.options import check_at_least
 from klieg.evaluation.sanity.randomisation import SIMILARITIES, defined_means, find_similarities
 from klieg.export.classifiers.sources import Source
 from klieg.storage.table import write_table
 from klieg.training.data.batches import centre_crop
 from klieg.training.data.photos import Photo, find_photos
 from klieg.training.model.critics import logits_of
-from klieg.training.model.modes import evaluating
-from klieg.training.model.taps import TappedClassifier
+from klieg.training.model.taps import TappedClassifier, evaluating
 from klieg.training.model.trained_masker import TrainedMasker
-from klieg.training.run import source_of, train
+from klieg.training.run import train
 from klieg.training.settings.configuration import with_absolute_paths
 from klieg.training.settings.options import TrainingOptions
+from klieg.training.setup import source_of
 
 RESULTS: Final = "data_randomisation.csv"
 BATCH: Final = 16
@@ -125,9 +126,11 @@ def data_randomisation(
     columns = zip(names, per_image.T, strict=True)
     write_table(
         root / RESULTS,
-        [{"photo": name, **dict(zip(similarities, row.tolist(), strict=True))}
-         for name, row in columns],
-    )  # fmt: skip
+        [
+            {"photo": name, **dict(zip(similarities, row.tolist(), strict=True))}
+            for name, row in columns
+        ],
+    )
     return DataRandomisation(tuple(similarities), names, per_image, float(moved))
 
 
@@ -157,8 +160,7 @@ def shuffled_labels(
             f"data.labels is {options.data.labels!r}, so that shuffling labels changes nothing: "
             "expected 'given'"
         )
-    if seed < 0:
-        raise OptionError(f"seed is {seed}, expected at least 0")
+    check_at_least(0, seed=seed)
     photos = find_photos(
         replace(options.data, held_out=0), classes=classes, seed=options.seed
     ).training
