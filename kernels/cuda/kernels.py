@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 import numpy as np
 
@@ -15,15 +15,6 @@ THREADS: Final = 256
 """Threads per block, of most kernels."""
 
 
-@runtime_checkable
-class BringsKernels(Protocol):
-    """A device that runs the kernels in a form of its own, such as one on the CPU."""
-
-    @property
-    def kernel_code(self) -> bytes:
-        """What its `load` takes."""
-
-
 class Kernels:
     """All kernels, loaded on a device."""
 
@@ -32,9 +23,9 @@ class Kernels:
 
         Args:
             device: Where they run.
-            code: A fatbin, cubin or PTX with all of them. None takes the device's own if it
-                brings one, else the package's fatbin if it was built, else compiles the sources
-                for the device's architecture.
+            code: A fatbin, cubin or PTX with all of them. None takes the device's own (see
+                `Device`), else the package's fatbin if it was built, else compiles the sources for
+                the device's architecture.
 
         Raises:
             DeviceError: the code does not suit the device, or there is none and it cannot be
@@ -81,7 +72,7 @@ def kernel_code(device: Device) -> bytes:
     Raises:
         DeviceError: they are not, and cannot be compiled here.
     """
-    if isinstance(device, BringsKernels):
+    if device.kernel_code is not None:
         return device.kernel_code
     fatbin = fatbin_path()
     if fatbin.is_file():

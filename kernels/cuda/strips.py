@@ -1,4 +1,4 @@
-"""How rows of pixels are divided among blocks that resample them, in pyramid.cu and upsample.cu."""
+"""How rows of pixels are divided among blocks that resample them, in pyramid.cu."""
 
 from __future__ import annotations
 

@@ -82,6 +82,10 @@ class Device(Protocol):
     def versions(self) -> Mapping[str, str]:
         """Names and versions of what drives the GPU."""
 
+    @property
+    def kernel_code(self) -> bytes | None:
+        """Klieg's kernels in a form of the device's own; None where they are compiled for it."""
+
     def allocate(self, size: int) -> Buffer:
         """Return `size` bytes of memory with undefined content.
 

@@ -23,6 +23,8 @@ from klieg.kernels.device.recording import Recording
 class GuardedDevice(ABC):
     """A GPU behind a lock. Packages fill in the methods that begin with an underscore."""
 
+    kernel_code: Final = None
+
     def __init__(self, package: str, index: int, libcuda: Libcuda) -> None:
         self.label: Final = f"{package}:{index}"
         self.index: Final = index

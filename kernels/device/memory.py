@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from klieg.errors import DeviceError
-
-if TYPE_CHECKING:
-    from klieg.kernels.device.guarded import GuardedDevice
 
 UNASKED_SHARED: Final = 48 * 1024
 """Bytes of dynamic shared memory that a block gets without asking."""
@@ -19,12 +16,33 @@ _FORKED: Final[list[Callable[[], None]]] = []
 """Memory dropped in a forked process, where it cannot be freed: the parent still owns it."""
 
 
+class Home(Protocol):
+    """The device that buffers, modules and kernels belong to."""
+
+    @property
+    def label(self) -> str:
+        """Its name, such as "cuda.core:0"."""
+
+    @property
+    def index(self) -> int:
+        """Number of the GPU."""
+
+    @property
+    def stream(self) -> int:
+        """Handle of the stream that writes its memory."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is neither closed nor failed."""
+
+    def function(self, module: DeviceModule, name: str) -> Any:
+        """Return the package's handle of a function."""
+
+
 class DeviceBuffer:
     """Memory that is given back, in the order of the stream, when nothing refers to it."""
 
-    def __init__(
-        self, home: GuardedDevice, pointer: int, size: int, free: Callable[[], None]
-    ) -> None:
+    def __init__(self, home: Home, pointer: int, size: int, free: Callable[[], None]) -> None:
         self.home: Final = home
         self.pointer: Final = pointer
         self.size: Final = size
@@ -43,7 +61,7 @@ class DeviceBuffer:
 class DeviceModule:
     """Code that was loaded on one device."""
 
-    def __init__(self, home: GuardedDevice, library: Any) -> None:
+    def __init__(self, home: Home, library: Any) -> None:
         self.home: Final = home
         self.library = library
         self._kernels: dict[str, DeviceKernel] = {}
@@ -73,7 +91,7 @@ class DeviceKernel:
         """Bytes of dynamic shared memory that it may be launched with."""
 
 
-def check_home(thing: object, device: GuardedDevice, what: str) -> None:
+def check_home(thing: object, device: Home, what: str) -> None:
     """Refuse a buffer, an array on one, or a kernel of another device; unknown owners pass.
 
     Raises:
@@ -87,7 +105,7 @@ def check_home(thing: object, device: GuardedDevice, what: str) -> None:
         )
 
 
-def own_kernel(kernel: object, device: GuardedDevice) -> DeviceKernel:
+def own_kernel(kernel: object, device: Home) -> DeviceKernel:
     """Return a kernel as one of this device.
 
     Raises:

@@ -61,6 +61,11 @@ class ReplayDevice:
         return self.inner.versions
 
     @property
+    def kernel_code(self) -> bytes | None:
+        """See `Device`."""
+        return self.inner.kernel_code
+
+    @property
     def label(self) -> str:
         """See `CudaDevice`."""
         return self.inner.label

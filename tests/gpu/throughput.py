@@ -16,7 +16,6 @@ from klieg.kernels.cuda.contract import Contraction, largest_tile, touched_cells
 from klieg.kernels.cuda.kernels import Kernels
 from klieg.kernels.cuda.normalize import normalize
 from klieg.kernels.cuda.pyramid import pyramid
-from klieg.kernels.cuda.upsample import upsample
 from klieg.kernels.device import CudaDevice
 from klieg.kernels.device.array import DeviceArray
 from rows import Row, Skipped
@@ -94,17 +93,12 @@ def _elementwise(kernels: Kernels, clock: Clock, ceilings: Ceilings) -> Iterator
     photos = DeviceArray.of(
         device, generator.integers(0, 256, (batch, SIZE, SIZE, 3), dtype=np.uint8)
     )
-    masks, many_masks = random(batch, 56, 56), random(many, 56, 56)
     raw, many_raw = random(batch, SIZE, SIZE), random(many, SIZE, SIZE)
     for what, moved, work in (
         (f"pyramid, {batch} x uint8 {SIZE} to 924 px", photos.size + batch * 3 * 924**2 * 4,
          lambda _: pyramid(kernels, photos, 924)),
         (f"pyramid, {batch} x uint8 {SIZE} to 324 px", photos.size + batch * 3 * 324**2 * 4,
          lambda _: pyramid(kernels, photos, 324)),
-        (f"upsample, {batch} x 56 to {SIZE} px, bilinear", masks.size + raw.size,
-         lambda _: upsample(kernels, masks, (SIZE, SIZE), mode="bilinear", sigmoid=True)),
-        (f"upsample, {many} x 56 to {SIZE} px, bilinear", many_masks.size + many_raw.size,
-         lambda _: upsample(kernels, many_masks, (SIZE, SIZE), mode="bilinear", sigmoid=True)),
         (f"normalize, {batch} x {SIZE} px", 2 * raw.size,
          lambda _: normalize(kernels, raw, masks=False)),
         (f"normalize, {many} x {SIZE} px (read twice)", 3 * many_raw.size,

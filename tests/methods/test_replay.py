@@ -16,7 +16,6 @@ from klieg.errors import BackendError, DeviceError, NumericalError
 from klieg.images.batch import Batch
 from klieg.kernels.cuda.kernels import Kernels
 from klieg.kernels.cuda.pyramid import pyramid
-from klieg.kernels.cuda.upsample import upsample
 from klieg.kernels.device.array import DeviceArray
 from klieg.kernels.device.replay import PLANS, ReplayDevice
 from klieg.methods.passes import Maps, Passes
@@ -43,10 +42,8 @@ class Launching:
     ) -> list[DeviceArray]:
         batch, channels, size = images.shape[:3]
         small = pyramid(self.kernels, images, size // 4)
-        cells = (batch * channels, *small.shape[2:])
-        planes = DeviceArray(small.pointer, cells, small.dtype, small)
-        mean = upsample(self.kernels, planes, (1, 1), mode="bilinear", sigmoid=True)
-        logits = DeviceArray(mean.pointer, (batch, channels), mean.dtype, mean)
+        middle = pyramid(self.kernels, images, 1)
+        logits = DeviceArray(middle.pointer, (batch, channels), middle.dtype, middle)
         return [logits, small, small]
 
     def check(self, **_: Any) -> None:
