@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 from klieg.errors import KliegError as KliegError
+from klieg.renamed import install as _accept_old_names
 
 if TYPE_CHECKING:
     from klieg.backends.onnxruntime import OnnxRuntime as OnnxRuntime
@@ -27,6 +28,8 @@ __all__ = [
     "class_model",
     "open_device",
 ]
+
+_accept_old_names()
 
 _LATE: Final = {
     "ClassModel": "klieg.class_models",

@@ -15,6 +15,7 @@ FOLDERS = {"sdk": "klieg", "export": "klieg.export", "kernels": "klieg.kernels"}
 ORDER = (
     "errors",
     "extensions",
+    "renamed",
     "storage",
     "kernels",
     "model_file",
