@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from klieg.cli.bench import bench
@@ -13,9 +15,21 @@ from klieg.cli.export import export
 from klieg.cli.inspect import inspect
 from klieg.cli.sanity import sanity
 from klieg.cli.train import train
+from klieg.errors import KliegError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class KliegGroup(click.Group):
+    """Commands that fail in one line, without a traceback and with exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Turn klieg's own errors into messages; anything else is a bug and keeps its traceback."""
+        try:
+            return super().invoke(ctx)
+        except KliegError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=KliegGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="klieg")
 def main() -> None:
     """Explain what an image classifier saw.

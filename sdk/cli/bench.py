@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.cli.engine import engine_options, open_explainer
-from klieg.cli.failure import reported
 
 if TYPE_CHECKING:
     from klieg.explainer import Explainer
@@ -71,24 +70,23 @@ def bench(
     Times are the best of all repeats, taken in turn; read the ratios, not the seconds. With
     --device, from photos to maps on the GPU beside the passes alone, of one image and of a batch.
     """
-    with reported():
-        if engine["device"] is not None:
-            if classifier or published:
-                raise click.UsageError(
-                    "--classifier and --published compare on the processor: leave them out, or "
-                    "leave out --device"
-                )
-            from klieg.cli.bench_on_device import bench_on_device
-
-            bench_on_device(
-                explainer, batch_size=batch_size, timed=partial(_timed, repeat=repeat), **engine
+    if engine["device"] is not None:
+        if classifier or published:
+            raise click.UsageError(
+                "--classifier and --published compare on the processor: leave them out, or "
+                "leave out --device"
             )
-            return
-        with open_explainer(explainer, **engine) as opened:
-            seconds, peak = _measure(opened, classifier, repeat, engine["threads"])
-            sizes = opened.info.scales
-            has_mask = "mask" in opened.outputs
-            rates = _images_per_second(opened, repeat, batch_size) if has_mask else {}
+        from klieg.cli.bench_on_device import bench_on_device
+
+        bench_on_device(
+            explainer, batch_size=batch_size, timed=partial(_timed, repeat=repeat), **engine
+        )
+        return
+    with open_explainer(explainer, **engine) as opened:
+        seconds, peak = _measure(opened, classifier, repeat, engine["threads"])
+        sizes = opened.info.scales
+        has_mask = "mask" in opened.outputs
+        rates = _images_per_second(opened, repeat, batch_size) if has_mask else {}
     _print(seconds, peak, len(sizes))
     if rates:
         _print_rates(rates, batch_size)

@@ -13,7 +13,6 @@ import click
 
 import klieg.cli.options as shared
 from klieg.cli.engine import ENGINES
-from klieg.cli.failure import reported
 from klieg.errors import EngineError, OptionError
 from klieg.model_file.methods import find_method
 
@@ -72,46 +71,43 @@ def build(
     time; what it measures is kept for the next one. An engine that is there as it was built is left
     alone.
     """
-    with reported():
-        from klieg.backends.tensorrt.bindings import open_tensorrt
-        from klieg.backends.tensorrt.building import build_plan
-        from klieg.backends.tensorrt.cache import EngineCache
-        from klieg.backends.tensorrt.manifest import Identity, Platform
-        from klieg.backends.tensorrt.profiles import EngineOptions
-        from klieg.kernels.device.opening import open_device
-        from klieg.model_file.explainer_file import read_explainer
+    from klieg.backends.tensorrt.bindings import open_tensorrt
+    from klieg.backends.tensorrt.building import build_plan
+    from klieg.backends.tensorrt.cache import EngineCache
+    from klieg.backends.tensorrt.manifest import Identity, Platform
+    from klieg.backends.tensorrt.profiles import EngineOptions
+    from klieg.kernels.device.opening import open_device
+    from klieg.model_file.explainer_file import read_explainer
 
-        file, cache = read_explainer(explainer), EngineCache(engines)
-        wanted = {
-            outputs: EngineOptions(sizes, batch, targets, workspace and workspace << 20)
-            for outputs, sizes in _sizes_by_outputs(file, methods, scales).items()
-        }
-        cache.check_folder()  # not after minutes of building
-        opened = open_tensorrt()
-        with closing(open_device(device)) as gpu:
-            platform = Platform.of(gpu, opened.version)
-            major, minor = platform.architecture
-            click.echo(f"GPU       {platform.gpu}, compute capability {major}.{minor}")
-            click.echo(f"TensorRT  {platform.tensorrt}")
-            for outputs, options in wanted.items():
-                identity = Identity(file.sha256, outputs, options, platform)
-                present = _present(cache, identity)
-                _echo_wrapped("present   " if present else "building  ", ", ".join(outputs))
-                _echo_wrapped("          ", str(options))
-                if present:
-                    click.echo(f"          {present.plan.name}")
-                    continue
-                start = time.monotonic()
-                timing = _timing_cache(cache, platform)
-                with gpu.activated():
-                    plan, measured = build_plan(
-                        file, outputs, options, timing_cache=timing, warn=_warn
-                    )
-                entry = cache.store(file, identity, plan, gpu.versions)
-                cache.store_timing_cache(platform, measured)
-                seconds = time.monotonic() - start
-                click.echo(f"wrote     {entry.plan.name}")
-                click.echo(f"          {len(plan) / 1e6:.1f} MB in {seconds:.1f} s")
+    file, cache = read_explainer(explainer), EngineCache(engines)
+    wanted = {
+        outputs: EngineOptions(sizes, batch, targets, workspace and workspace << 20)
+        for outputs, sizes in _sizes_by_outputs(file, methods, scales).items()
+    }
+    cache.check_folder()  # not after minutes of building
+    opened = open_tensorrt()
+    with closing(open_device(device)) as gpu:
+        platform = Platform.of(gpu, opened.version)
+        major, minor = platform.architecture
+        click.echo(f"GPU       {platform.gpu}, compute capability {major}.{minor}")
+        click.echo(f"TensorRT  {platform.tensorrt}")
+        for outputs, options in wanted.items():
+            identity = Identity(file.sha256, outputs, options, platform)
+            present = _present(cache, identity)
+            _echo_wrapped("present   " if present else "building  ", ", ".join(outputs))
+            _echo_wrapped("          ", str(options))
+            if present:
+                click.echo(f"          {present.plan.name}")
+                continue
+            start = time.monotonic()
+            timing = _timing_cache(cache, platform)
+            with gpu.activated():
+                plan, measured = build_plan(file, outputs, options, timing_cache=timing, warn=_warn)
+            entry = cache.store(file, identity, plan, gpu.versions)
+            cache.store_timing_cache(platform, measured)
+            seconds = time.monotonic() - start
+            click.echo(f"wrote     {entry.plan.name}")
+            click.echo(f"          {len(plan) / 1e6:.1f} MB in {seconds:.1f} s")
     click.echo(f"engines   {len(wanted)} in {cache.folder}")
 
 

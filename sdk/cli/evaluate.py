@@ -9,7 +9,6 @@ import click
 
 import klieg.cli.options as shared
 from klieg.cli.engine import engine_options, open_explainer
-from klieg.cli.failure import reported
 from klieg.cli.parameters import Names
 
 if TYPE_CHECKING:
@@ -87,30 +86,27 @@ def evaluate(
     each method's worst and best examples. Started again after an interruption, the same command
     goes on where it was.
     """
-    with reported():
-        from klieg import evaluation
+    from klieg import evaluation
 
-        given: dict[str, Any] = {} if metrics is None else {"metrics": tuple(metrics)}
-        asked = evaluation.EvaluationOptions(
-            methods=tuple(methods),
-            targets=targets,
-            fit=fit,
-            rule=binarise,
-            batch_size=batch_size,
-            scales=None if scales is None else tuple(scales),
-            method_options=dict(options),
-            **given,
-        )
-        with open_explainer(explainer, **engine) as opened:
-            data = evaluation.open_dataset(
-                dataset, layout=layout, annotations=annotations, split=split
-            )
-            finder = evaluation.ClassFinder.of(opened, mapping=classes)
-            summary = _with_progress(opened, data, output, finder, asked)
-            click.echo(f"scored {summary.questions} questions on {summary.photos} photos")
-            for kind, number in summary.problems.items():
-                click.echo(f"  {number} x {kind}")
-            click.echo(f"see {output / 'summary.md'}")
+    given: dict[str, Any] = {} if metrics is None else {"metrics": tuple(metrics)}
+    asked = evaluation.EvaluationOptions(
+        methods=tuple(methods),
+        targets=targets,
+        fit=fit,
+        rule=binarise,
+        batch_size=batch_size,
+        scales=None if scales is None else tuple(scales),
+        method_options=dict(options),
+        **given,
+    )
+    with open_explainer(explainer, **engine) as opened:
+        data = evaluation.open_dataset(dataset, layout=layout, annotations=annotations, split=split)
+        finder = evaluation.ClassFinder.of(opened, mapping=classes)
+        summary = _with_progress(opened, data, output, finder, asked)
+        click.echo(f"scored {summary.questions} questions on {summary.photos} photos")
+        for kind, number in summary.problems.items():
+            click.echo(f"  {number} x {kind}")
+        click.echo(f"see {output / 'summary.md'}")
 
 
 def _with_progress(

@@ -14,8 +14,6 @@ import click
 
 import klieg.cli.options as shared
 from klieg.cli.engine import engine_options, open_explainer
-from klieg.cli.failure import reported
-from klieg.cli.photos import listed_files
 from klieg.model_file.methods import METHODS, check_takes_target, find_method
 from klieg.storage.atomic import atomic_path
 
@@ -71,7 +69,7 @@ if TYPE_CHECKING:
 @engine_options
 def explain(
     explainer: Path,
-    images: tuple[str, ...],
+    images: list[Path],
     output: Path,
     methods: tuple[str, ...],
     options: tuple[tuple[str, float], ...],
@@ -90,11 +88,10 @@ def explain(
     the photo's pixels (.npy), and one line in results.jsonl. A photo that cannot be read is
     reported, the others go on, and the exit code is 1.
     """
-    files = listed_files(images)
     classes = [int(one) if one.isdigit() else one for one in target]
     methods = tuple(dict.fromkeys(methods))
     formats = tuple(dict.fromkeys((*formats, "views") if views else formats))
-    with reported(), open_explainer(explainer, **engine) as opened:
+    with open_explainer(explainer, **engine) as opened:
         from klieg.results.folder import ResultFolder
 
         asked = [
@@ -103,15 +100,15 @@ def explain(
         ]
         failures: list[ImageError] = []
         photos = opened.read(
-            files,
-            target=[classes] * len(files) if any(one.targeted for one in asked) else None,
+            images,
+            target=[classes] * len(images) if any(one.targeted for one in asked) else None,
             batch_size=batch_size,
             on_image_error=failures.append,
         )
         folder = ResultFolder(output, formats)
         with (
             _lines(output / "results.jsonl") as write,
-            click.progressbar(length=len(files), label="explaining", show_pos=True) as bar,
+            click.progressbar(length=len(images), label="explaining", show_pos=True) as bar,
         ):
             for batch in photos:
                 for results, seconds in _explained(batch, asked, binarise):
@@ -123,7 +120,7 @@ def explain(
             bar.update(len(failures))
     for failure in failures:
         click.echo(f"Error: {failure}", err=True)
-    click.echo(f"explained {len(files) - len(failures)} of {len(files)} photos: see {output}")
+    click.echo(f"explained {len(images) - len(failures)} of {len(images)} photos: see {output}")
     if failures:
         raise SystemExit(1)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from klieg.cli.failure import reported
 from klieg.cli.parameters import Assignment, Names, Numbers
 
 
@@ -81,43 +80,42 @@ def export(
 
     The result is compared with the original before it is written.
     """
-    with reported():
-        from klieg.export.classifiers.sources import open_source
-        from klieg.training.shipped import deployed_source, open_masker
+    from klieg.export.classifiers.sources import open_source
+    from klieg.training.shipped import deployed_source, open_masker
 
-        trained = None if masker is None else open_masker(masker)
-        if trained is not None:  # it knows what it was trained for
-            source = source or trained.options.classifier
-            mean, std = mean or _listed(trained.options.mean), std or _listed(trained.options.std)
-        if source is None:
-            raise click.UsageError("Missing argument 'SOURCE' (or option '--masker').")
-        found = open_source(
-            source,
-            input_size=input_size,
-            mean=mean,
-            std=std,
-            class_names=None if class_names is None else class_names.read_text().splitlines(),
-        )
-        if trained is not None:
-            found = deployed_source(found, trained)
-        from klieg.export import export_classifier
+    trained = None if masker is None else open_masker(masker)
+    if trained is not None:  # it knows what it was trained for
+        source = source or trained.options.classifier
+        mean, std = mean or _listed(trained.options.mean), std or _listed(trained.options.std)
+    if source is None:
+        raise click.UsageError("Missing argument 'SOURCE' (or option '--masker').")
+    found = open_source(
+        source,
+        input_size=input_size,
+        mean=mean,
+        std=std,
+        class_names=None if class_names is None else class_names.read_text().splitlines(),
+    )
+    if trained is not None:
+        found = deployed_source(found, trained)
+    from klieg.export import export_classifier
 
-        report = export_classifier(
-            found.model,
-            output,
-            layer=layer,
-            input_size=found.input_size,
-            mean=found.mean,
-            std=found.std,
-            class_names=found.class_names,
-            methods=methods or (),
-            masker=None if trained is None else trained.masker,
-            masker_name=masker,
-            precision=precision,
-            image=image,
-            score=score,
-            fixed_inputs=dict(settings),
-        )
+    report = export_classifier(
+        found.model,
+        output,
+        layer=layer,
+        input_size=found.input_size,
+        mean=found.mean,
+        std=found.std,
+        class_names=found.class_names,
+        methods=methods or (),
+        masker=None if trained is None else trained.masker,
+        masker_name=masker,
+        precision=precision,
+        image=image,
+        score=score,
+        fixed_inputs=dict(settings),
+    )
     size = report.path.stat().st_size / 1e6
     click.echo(f"wrote   {report.path} ({size:.1f} MB)")
     click.echo(f"layer   {report.layer}")

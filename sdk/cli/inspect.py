@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from klieg.cli.failure import reported
 from klieg.errors import ExportError, UnsafeFileError
 
 if TYPE_CHECKING:
@@ -34,15 +33,14 @@ def inspect(model: Path, classes: bool, everything: bool, tensorrt: bool) -> Non
     The exit code is 1 if a bare classifier cannot be exported as it is, and with --tensorrt if a
     node is on TensorRT's denylist.
     """
-    with reported():
-        explainer = _is_explainer(model)
-        if tensorrt:
-            clean = _show_lint(model)
-        elif explainer:
-            _show_explainer(model, classes)
-            clean = True
-        else:
-            clean = _show_classifier(model, everything)
+    explainer = _is_explainer(model)
+    if tensorrt:
+        clean = _show_lint(model)
+    elif explainer:
+        _show_explainer(model, classes)
+        clean = True
+    else:
+        clean = _show_classifier(model, everything)
     if not clean:
         raise SystemExit(1)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import glob
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,30 @@ from klieg.model_file import methods as table
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 EXPLAINER = click.argument("explainer", type=click.Path(path_type=Path))
-IMAGES = click.argument("images", nargs=-1, required=True)
+
+
+def _listed_files(
+    context: click.Context, parameter: click.Parameter, patterns: Sequence[str]
+) -> list[Path]:
+    """Return the files that paths, folders and glob patterns name, in order and without repeats."""
+    from klieg.images.formats import image_suffixes
+
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in image_suffixes())
+        elif path.exists() or not glob.has_magic(pattern):
+            matches = [path]
+        else:
+            matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
+        if not matches:
+            raise click.ClickException(f"{pattern} names no photos ({', '.join(image_suffixes())})")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+IMAGES = click.argument("images", nargs=-1, required=True, callback=_listed_files)
 METHODS = click.option(
     "--methods", type=Names(), default="cameras", show_default=True, help="See `klieg explain`."
 )

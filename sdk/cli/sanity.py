@@ -8,9 +8,7 @@ from typing import Any
 import click
 
 import klieg.cli.options as shared
-from klieg.cli.failure import reported
 from klieg.cli.parameters import Names
-from klieg.cli.photos import listed_files
 from klieg.model_file.methods import METHODS
 
 
@@ -47,7 +45,7 @@ from klieg.model_file.methods import METHODS
 @shared.BATCH_SIZE
 def sanity(
     explainer: Path,
-    images: tuple[str, ...],
+    images: list[Path],
     output: Path,
     methods: list[str],
     mode: Any,
@@ -65,29 +63,27 @@ def sanity(
     that stay alike do not show what the model learned. The output folder gets
     randomisation.csv, .md and .png with the similarity of maps by method and layer.
     """
-    files = listed_files(images)
-    with reported():
-        from klieg.evaluation.options import EvaluationOptions
-        from klieg.evaluation.sanity.randomisation import randomisation_test
-        from klieg.evaluation.sanity.report import markdown, save_randomisation
+    from klieg.evaluation.options import EvaluationOptions
+    from klieg.evaluation.sanity.randomisation import randomisation_test
+    from klieg.evaluation.sanity.report import markdown, save_randomisation
 
-        asked = EvaluationOptions(methods=tuple(methods), method_options=dict(options))
-        results = {}
-        with click.progressbar(methods, label="randomising", show_pos=True) as bar:
-            for method in bar:
-                results[method] = randomisation_test(
-                    explainer,
-                    files,
-                    method=method,
-                    mode=mode,
-                    groups=groups,
-                    seed=seed,
-                    similarities=similarities,
-                    scales=scales if METHODS[method].multi_scale else None,
-                    fit=fit,
-                    batch_size=batch_size,
-                    **asked.of_method(method),
-                )
-        save_randomisation(results, output)
-        click.echo(markdown(results))
-        click.echo(f"see {output / 'randomisation.png'}")
+    asked = EvaluationOptions(methods=tuple(methods), method_options=dict(options))
+    results = {}
+    with click.progressbar(methods, label="randomising", show_pos=True) as bar:
+        for method in bar:
+            results[method] = randomisation_test(
+                explainer,
+                images,
+                method=method,
+                mode=mode,
+                groups=groups,
+                seed=seed,
+                similarities=similarities,
+                scales=scales if METHODS[method].multi_scale else None,
+                fit=fit,
+                batch_size=batch_size,
+                **asked.of_method(method),
+            )
+    save_randomisation(results, output)
+    click.echo(markdown(results))
+    click.echo(f"see {output / 'randomisation.png'}")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from klieg.cli.failure import reported
 from klieg.errors import TrainingError
 
 
@@ -34,19 +33,14 @@ def train(config: Path, output: Path, sweep: Path | None, accelerator: str, devi
     A sweep trains several maskers: each table [runs.NAME] of its file replaces options of CONFIG.
     What is done already is not done again; results.csv in the folder compares the runs.
     """
-    with reported():
-        try:
-            from klieg import training
-        except ImportError as error:
-            raise TrainingError(
-                f"training needs {error.name}: pip install 'klieg[train]'"
-            ) from error
-        options = training.read_options(config)
-        if sweep is None:
-            training.train(options, output, accelerator=accelerator, devices=devices)
-            click.echo(f"wrote {output / 'masker.safetensors'}")
-            return
-        for row in training.run_sweep(
-            options, sweep, output, accelerator=accelerator, devices=devices
-        ):
-            click.echo("  ".join(f"{name} {value}" for name, value in row.items()))
+    try:
+        from klieg import training
+    except ImportError as error:
+        raise TrainingError(f"training needs {error.name}: pip install 'klieg[train]'") from error
+    options = training.read_options(config)
+    if sweep is None:
+        training.train(options, output, accelerator=accelerator, devices=devices)
+        click.echo(f"wrote {output / 'masker.safetensors'}")
+        return
+    for row in training.run_sweep(options, sweep, output, accelerator=accelerator, devices=devices):
+        click.echo("  ".join(f"{name} {value}" for name, value in row.items()))
