@@ -204,9 +204,23 @@ class Explainer:
         batch_size: int = 8,
         on_image_error: Callable[[ImageError], None] | None = None,
     ) -> Iterator[Photos]:
-        """Read photos in batches, to be explained by one method or by several: see `method`.
+        """Read photos in batches, to be explained by one method or by several.
 
-        Args, Yields and Raises: as in `explain_iter`.
+        >>> gradcam, cam = (explainer.method(name) for name in ("gradcam", "cam"))  # doctest: +SKIP
+        >>> for photos in explainer.read(paths):  # doctest: +SKIP
+        ...     print(gradcam(photos).maps - cam(photos).maps)
+
+        Args:
+            images: See `explain_iter`.
+            target: See `explain_iter`.
+            batch_size: See `explain`.
+            on_image_error: See `explain_iter`.
+
+        Yields:
+            Photos of `batch_size` images, of fewer at the end.
+
+        Raises:
+            KliegError: as `explain_iter`.
         """
         if batch_size < 1:
             raise OptionError(f"batch_size is {batch_size}, expected at least 1")
@@ -362,12 +376,13 @@ def _engine(backend: str | Engine, earlier: Mapping[str, Any]) -> Engine:
                 f"got the options {', '.join(earlier)} beside an engine: give them to the engine"
             )
         return backend
+    engine = named_engine(backend, **earlier)
     if earlier:
-        name = {"onnxruntime": "OnnxRuntime", "tensorrt": "TensorRT"}.get(backend, backend)
         options = ", ".join(f"{option}=..." for option in earlier)
+        given = f"klieg.{type(engine).__name__}({options})"
         warnings.warn(
-            f"options of an engine are given to it: backend=klieg.{name}({options})",
+            f"options of an engine are given to it: backend={given}",
             DeprecationWarning,
             stacklevel=3,
         )
-    return named_engine(backend, **earlier)
+    return engine
