@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import klieg.cli.options as shared
 from klieg.cli.engine import engine_options, open_explainer
 from klieg.cli.parameters import Names
-
-if TYPE_CHECKING:
-    from klieg.evaluation import ClassFinder, Dataset, EvaluationOptions, Summary
-    from klieg.explainer import Explainer
 
 
 @click.command(short_help="Score methods on a data set.")
@@ -102,28 +98,16 @@ def evaluate(
     with open_explainer(explainer, **engine) as opened:
         data = evaluation.open_dataset(dataset, layout=layout, annotations=annotations, split=split)
         finder = evaluation.ClassFinder.of(opened, mapping=classes)
-        summary = _with_progress(opened, data, output, finder, asked)
+        with click.progressbar(length=len(data), label="evaluating", show_pos=True) as bar:
+            summary = evaluation.evaluate(
+                opened,
+                data,
+                output,
+                classes=finder,
+                options=asked,
+                progress=lambda done, _: bar.update(done - bar.pos),
+            )
         click.echo(f"scored {summary.questions} questions on {summary.photos} photos")
         for kind, number in summary.problems.items():
             click.echo(f"  {number} x {kind}")
         click.echo(f"see {output / 'summary.md'}")
-
-
-def _with_progress(
-    explainer: Explainer,
-    dataset: Dataset,
-    output: Path,
-    classes: ClassFinder,
-    options: EvaluationOptions,
-) -> Summary:
-    from klieg.evaluation import evaluate
-
-    with click.progressbar(length=len(dataset), label="evaluating", show_pos=True) as bar:
-        return evaluate(
-            explainer,
-            dataset,
-            output,
-            classes=classes,
-            options=options,
-            progress=lambda done, _: bar.update(done - bar.pos),
-        )

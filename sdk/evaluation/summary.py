@@ -64,7 +64,7 @@ def summarise(
 
     Confidence intervals are percentiles of a Poisson bootstrap over photos: every resample gives
     each photo, with all its questions, a weight drawn from a Poisson distribution of mean 1. That
-    needs one pass over the lines, whatever their number.
+    needs one pass over the rows of each method, whatever their number.
 
     Raises:
         InputError: no photo had a question.

@@ -80,13 +80,7 @@ class Tables:
 
     def export(self, table: str, columns: Sequence[str], path: Path) -> None:
         """Write columns of a table to a CSV file, which appears complete or not at all."""
-        with (
-            atomic_path(path) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as lines,
-        ):
-            writer = csv.writer(lines, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(self.rows(table, columns))
+        write_rows(path, columns, self.rows(table, columns))
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -132,16 +126,31 @@ def check_configuration(
         )
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows to a CSV file under all columns that any of them has, complete or not at all."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+def write_rows(
+    path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]], *, end: str = "\n"
+) -> None:
+    """Write a CSV file, complete or not at all.
+
+    Args:
+        path: The file.
+        columns: The first line.
+        rows: The other lines.
+        end: Of each line.
+    """
     with (
         atomic_path(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as lines,
     ):
-        writer = csv.DictWriter(lines, columns)
-        writer.writeheader()
+        writer = csv.writer(lines, lineterminator=end)
+        writer.writerow(columns)
         writer.writerows(rows)
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows to a CSV file under all columns that any of them has, complete or not at all."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    values = ([row.get(name, "") for name in columns] for row in rows)
+    write_rows(path, columns, values, end="\r\n")
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -95,7 +95,9 @@ def _finished(setup: Setup, folder: Path, *, progress: bool) -> TrainedMasker:
         return setup.trained()
     write_options(setup.options, folder / CONFIG)
     log, scores = Log(folder / LOG, done=done), Log(folder / SCORES, done=done)
-    for event in _shown(events, done=done, steps=setup.schedule.steps) if progress else events:
+    if progress and done < setup.schedule.steps:
+        events = _shown(events, done=done, steps=setup.schedule.steps)
+    for event in events:
         log.add(event.step, event.terms)
         if event.epoch is not None:
             _look(setup, event, folder, scores)

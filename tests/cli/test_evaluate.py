@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from helpers.csv_files import csv_rows
 from klieg.cli import main
 from klieg.evaluation.baselines import BASELINES
 
@@ -142,8 +143,7 @@ def test_sanity_prints_a_table(small_explainer_all: Path, data: Path, tmp_path: 
     )
     assert result.exit_code == 0, result.output
     assert "| drawn anew | `gradcam` | `guided_backprop` | `casm` |" in result.output
-    with (tmp_path / "out/randomisation.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(tmp_path / "out/randomisation.csv")
     assert [row["method"] for row in rows] == ["gradcam"] * 2 + ["guided_backprop"] * 2 + [
         "casm"
     ] * 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.csv_files import csv_rows
 from helpers.small_net import NAMES, lively_net
 from helpers.toy_dataset import toy_dataset
 from klieg import Explainer
@@ -51,11 +51,6 @@ def on_grid(mask: np.ndarray) -> np.ndarray:
     return cv2.resize(mask.astype(np.uint8), (32, 32), interpolation=cv2.INTER_NEAREST_EXACT) > 0
 
 
-def lines(folder: Path) -> list[dict[str, str]]:
-    with (folder / "scores.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.fixture(scope="module")
 def done(small_explainer_all: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an evaluation with all metrics of seven photos, one of them broken."""
@@ -67,7 +62,7 @@ def done(small_explainer_all: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_every_question_has_a_line_per_method_and_baseline(done: Path) -> None:
-    rows = lines(done)
+    rows = csv_rows(done / "scores.csv")
     methods = ["gradcam", "casm", *BASELINES]
     asked = {(row["image"], row["category"]) for row in rows}
     assert asked == {(f"photo-{number}.png", "ant") for number in SCORED}
@@ -101,7 +96,7 @@ def test_scores_are_those_of_the_explainers_maps(done: Path, small_explainer_all
 
 def test_known_values_of_the_full_map(done: Path) -> None:
     scores = json.loads((done / "summary.json").read_text())["scores"]["full"]
-    rows = [row for row in lines(done) if row["method"] == "full"]
+    rows = [row for row in csv_rows(done / "scores.csv") if row["method"] == "full"]
     assert scores["average_drop"]["value"] == 0
     assert scores["compactness"]["value"] == pytest.approx(0.5)
     assert scores["rho_minus"]["value"] is None  # nothing is removed
@@ -178,7 +173,7 @@ def test_the_predicted_class_against_all_objects(small_explainer: Path, tmp_path
             for photo in dataset.photos
         ]
     assert (summary.questions, summary.problems) == (5, {})
-    rows = [row for row in lines(tmp_path) if row["method"] == "gradcam"]
+    rows = [row for row in csv_rows(tmp_path / "scores.csv") if row["method"] == "gradcam"]
     assert [int(row["class"]) for row in rows] == predicted
     assert {row["category"] for row in rows} == {"any"}
 
@@ -197,7 +192,7 @@ def test_the_predicted_class_keeps_the_gate_of_cameras(
     dataset = toy_dataset(12, categories=("ant",) * 2)
     with Explainer(lively_explainer) as explainer:
         evaluate(explainer, dataset, tmp_path, options=options)
-        rows = [row for row in lines(tmp_path) if row["method"] == "cameras"]
+        rows = [row for row in csv_rows(tmp_path / "scores.csv") if row["method"] == "cameras"]
         gated = 0
         for row, photo in zip(rows, dataset.photos, strict=True):
             alone = explainer.explain(
@@ -221,7 +216,7 @@ def test_of_several_classes_the_likeliest_is_explained(
     with Explainer(small_explainer) as explainer:
         finder = ClassFinder.of(explainer, mapping=mapping)
         evaluate(explainer, dataset, tmp_path / "out", classes=finder, options=options)
-        for row in lines(tmp_path / "out"):
+        for row in csv_rows(tmp_path / "out" / "scores.csv"):
             photo = dataset[int(row["photo"])].photo
             logits = explainer.explain([photo], method="gradcam", fit="stretch").logits[0]
             classes = [2, 4, 0] if row["category"] == "ant" else [1]

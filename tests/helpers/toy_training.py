@@ -92,6 +92,15 @@ def toy_run(options: TrainingOptions, folder: Path, **changes: Any) -> TrainedMa
     return train(options, folder, classifier=classifier, accelerator="cpu", progress=False)
 
 
+RESULTS = ("masker.safetensors", "log.csv", "scores.csv", "config.toml")
+
+
+def assert_same_results(first: Path, second: Path) -> None:
+    """Compare what two runs leave in their folders, byte by byte."""
+    for name in RESULTS:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
 class ColourNet(torch.nn.Module):
     """Answers which colour of `COLOURS` there is most of; photos come in 0..1."""
 

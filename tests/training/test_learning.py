@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from helpers.csv_files import csv_numbers
 from helpers.toy_training import (
     SQUARE,
     ColourNet,
@@ -21,11 +21,6 @@ from helpers.toy_training import (
 from klieg.errors import DataError
 from klieg.training.model.taps import TappedClassifier
 from klieg.training.model.tensors import read_tensors
-
-
-def rows(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="") as lines:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(lines)]
 
 
 def flat(root: Path) -> Path:
@@ -63,7 +58,7 @@ def test_unreadable_photos_can_be_skipped_everywhere(tmp_path: Path) -> None:
         data, data={"unreadable": "skip", "held_out": 0.5}, optimiser={"batch_size": 10}
     )
     toy_run(options, tmp_path / "skipping")
-    assert len(rows(tmp_path / "skipping" / "scores.csv")) == 2
+    assert len(csv_numbers(tmp_path / "skipping" / "scores.csv")) == 2
 
 
 def test_averaged_weights_are_the_mean_of_the_run(squares: Path, tmp_path: Path) -> None:
@@ -98,7 +93,7 @@ def test_learning_finds_the_squares(tmp_path: Path) -> None:
     )
     net = ColourNet()
     trained = toy_run(options, tmp_path / "run", classifier=net)
-    log = rows(tmp_path / "run" / "log.csv")
+    log = csv_numbers(tmp_path / "run" / "log.csv")
     loss = [sum(v for k, v in row.items() if k not in ("step", "mask")) for row in log]
     assert np.mean(loss[-5:]) < np.mean(loss[:5]) - 0.5
     for label in range(5):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import itertools
 import multiprocessing
 import signal
@@ -13,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import klieg.training.step as step_module
+from helpers.csv_files import csv_numbers
 from helpers.small_net import lively_net
 from helpers.toy_training import (
     AGNOSTIC,
+    RESULTS,
+    assert_same_results,
     killed_run,
     toy_options,
     toy_run,
@@ -25,8 +27,6 @@ from klieg.export.classifiers.weights import weights_sha256
 from klieg.training import TrainingOptions, load_masker, read_options
 from klieg.training.optimisers import Optimisers
 from klieg.training.settings.configuration import table_of
-
-RESULTS = ("masker.safetensors", "log.csv", "scores.csv", "config.toml")
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +58,6 @@ def whole(
     folder = tmp_path_factory.mktemp("whole")
     toy_run(options, folder)
     return options, folder
-
-
-def assert_same_results(first: Path, second: Path) -> None:
-    for name in RESULTS:
-        assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
 MOMENTS = [
@@ -106,15 +101,10 @@ def test_config_in_the_folder_makes_the_same_masker(
     assert_same_results(tmp_path, folder)
 
 
-def rows(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="") as lines:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(lines)]
-
-
 def test_what_a_run_leaves(whole: tuple[TrainingOptions, Path]) -> None:
     options, folder = whole
-    assert [row["step"] for row in rows(folder / "log.csv")] == list(range(1, 11))
-    assert set(rows(folder / "log.csv")[0]) == {
+    assert [row["step"] for row in csv_numbers(folder / "log.csv")] == list(range(1, 11))
+    assert set(csv_numbers(folder / "log.csv")[0]) == {
         "step",
         "out_entropy",
         "in_classification",
@@ -123,7 +113,7 @@ def test_what_a_run_leaves(whole: tuple[TrainingOptions, Path]) -> None:
         "variation",
         "mask",
     }
-    assert [row["step"] for row in rows(folder / "scores.csv")] == [5, 10]
+    assert [row["step"] for row in csv_numbers(folder / "scores.csv")] == [5, 10]
     assert len(list((folder / "pictures").iterdir())) == 2
     trained = load_masker(folder / "masker.safetensors")
     assert (trained.classifier is not None) == (options.critics.regime == "agnostic")

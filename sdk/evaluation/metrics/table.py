@@ -71,19 +71,11 @@ def _pointing_difficult(case: Case) -> Values:
     return np.where(difficult, _pointing(case), np.nan)
 
 
-def _localisation_error(case: Case) -> Values:
-    return _with_boxes(case, lambda rows, boxes: localisation_error(case.boxes[rows], boxes))
-
-
 def _official_metric(case: Case) -> Values:
     correct = case.scene.correct
     return _with_boxes(
         case, lambda rows, boxes: official_metric(case.boxes[rows], boxes, correct[rows])
     )
-
-
-def _soft_f1(case: Case) -> Values:
-    return _with_boxes(case, lambda rows, boxes: soft_f1(case.maps[rows], boxes)[0])
 
 
 def _with_boxes(
@@ -135,14 +127,6 @@ def _pooled_box_accuracy(sums: Values) -> Values:
     return scores
 
 
-def _insertion(case: Case) -> NDArray[Any]:
-    return _curves(case, insertion)
-
-
-def _deletion(case: Case) -> NDArray[Any]:
-    return _curves(case, partial(deletion, fill=case.scene.passes.mean_colour))
-
-
 def _curves(case: Case, perturb: Callable[..., Values]) -> NDArray[Any]:
     """Return [N, points + 1]: a curve and, to be summed with it, a one."""
     scene = case.scene
@@ -163,16 +147,8 @@ def pooled_curve(sums: Values) -> Values:
     return np.asarray(sums[..., :-1] / np.where(counts > 0, counts, np.nan))
 
 
-def _pooled_area(sums: Values) -> Values:
-    return area_under(pooled_curve(sums))
-
-
-def _rho_plus(case: Case) -> Values:
-    return rho(case.kept, case.removed, case.maps.mean(axis=(1, 2), dtype=np.float64))[0]
-
-
-def _rho_minus(case: Case) -> Values:
-    return rho(case.kept, case.removed, case.maps.mean(axis=(1, 2), dtype=np.float64))[1]
+def _rho(case: Case) -> tuple[Values, Values]:
+    return rho(case.kept, case.removed, case.maps.mean(axis=(1, 2), dtype=np.float64))
 
 
 METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
@@ -181,16 +157,26 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "pointing_difficult": Metric(
             "Pointing game, difficult", "higher", _pointing_difficult, "categories"
         ),
-        "localisation_error": Metric("Localisation error", "lower", _localisation_error),
+        "localisation_error": Metric(
+            "Localisation error",
+            "lower",
+            lambda case: _with_boxes(
+                case, lambda rows, boxes: localisation_error(case.boxes[rows], boxes)
+            ),
+        ),
         "official_metric": Metric("Official metric", "lower", _official_metric),
-        "soft_f1": Metric("Soft F1", "higher", _soft_f1),
+        "soft_f1": Metric(
+            "Soft F1",
+            "higher",
+            lambda case: _with_boxes(case, lambda rows, boxes: soft_f1(case.maps[rows], boxes)[0]),
+        ),
         "pxap": Metric("PxAP", "higher", _pixel_precision, pooled=_pooled_precision, decimals=1),
         "max_box_acc": Metric(
             "MaxBoxAcc V2", "higher", _max_box_accuracy, pooled=_pooled_box_accuracy, decimals=1
         ),
         "saliency_metric": Metric("Saliency metric", "lower", _saliency_metric),
-        "rho_plus": Metric("rho+", "higher", _rho_plus),
-        "rho_minus": Metric("rho-", "lower", _rho_minus),
+        "rho_plus": Metric("rho+", "higher", lambda case: _rho(case)[0]),
+        "rho_minus": Metric("rho-", "lower", lambda case: _rho(case)[1]),
         "average_drop": Metric(
             "Average drop",
             "lower",
@@ -203,8 +189,20 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             lambda case: average_increase(case.scene.confidence, case.kept),
             decimals=1,
         ),
-        "insertion": Metric("Insertion", "higher", _insertion, pooled=_pooled_area, curve=True),
-        "deletion": Metric("Deletion", "lower", _deletion, pooled=_pooled_area, curve=True),
+        "insertion": Metric(
+            "Insertion",
+            "higher",
+            lambda case: _curves(case, insertion),
+            pooled=lambda sums: area_under(pooled_curve(sums)),
+            curve=True,
+        ),
+        "deletion": Metric(
+            "Deletion",
+            "lower",
+            lambda case: _curves(case, partial(deletion, fill=case.scene.passes.mean_colour)),
+            pooled=lambda sums: area_under(pooled_curve(sums)),
+            curve=True,
+        ),
         "compactness": Metric("Compactness", "neither", lambda case: compactness(case.maps)),
         "entropy": Metric("Entropy", "neither", lambda case: entropy(case.maps)),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -13,6 +12,7 @@ from klieg.evaluation.report.markdown import table
 from klieg.evaluation.report.plots import figure_of, save_figure
 from klieg.evaluation.sanity.randomisation import RandomisationResult
 from klieg.storage.atomic import atomic_path
+from klieg.storage.table import write_rows
 
 TITLES: Final = {
     "spearman": "Spearman",
@@ -29,17 +29,18 @@ def save_randomisation(results: Mapping[str, RandomisationResult], folder: Path)
         results: By method, of the same layers and similarities.
         folder: Created if missing.
     """
-    with (
-        atomic_path(folder / "randomisation.csv") as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        metrics = next(iter(results.values())).metrics
-        writer.writerow(["method", "layer", *metrics, *(f"{name}_undefined" for name in metrics)])
-        for method, result in results.items():
-            rows = zip(result.layers, result.similarities, result.undefined, strict=True)
-            for layer, means, undefined in rows:
-                writer.writerow([method, layer, *(f"{one:.6g}" for one in means), *undefined])
+    metrics = next(iter(results.values())).metrics
+    write_rows(
+        folder / "randomisation.csv",
+        ["method", "layer", *metrics, *(f"{name}_undefined" for name in metrics)],
+        (
+            [method, layer, *(f"{one:.6g}" for one in means), *undefined]
+            for method, result in results.items()
+            for layer, means, undefined in zip(
+                result.layers, result.similarities, result.undefined, strict=True
+            )
+        ),
+    )
     with atomic_path(folder / "randomisation.md") as temporary:
         temporary.write_text(markdown(results), encoding="utf-8")
     _plot(results, folder / "randomisation.png")

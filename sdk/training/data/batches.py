@@ -124,28 +124,12 @@ def training_batches(
     loader = DataLoader(
         AugmentedPhotos(photos, options),
         # One step after the other: those of a long run would take minutes and gigabytes.
-        batch_sampler=_Items(schedule, steps, share),
+        batch_sampler=(schedule.items(step)[share] for step in steps),
         num_workers=options.workers,
         collate_fn=_collate,
         persistent_workers=False,
     )
     yield from loader
-
-
-@dataclass(frozen=True)
-class _Items:
-    """The items of some steps, each drawn when it is asked for."""
-
-    schedule: Schedule
-    steps: range
-    share: slice
-
-    def __iter__(self) -> Iterator[list[Item]]:
-        for step in self.steps:
-            yield self.schedule.items(step)[self.share]
-
-    def __len__(self) -> int:
-        return len(self.steps)
 
 
 def readable(photos: Iterable[Photo], options: DataOptions) -> Iterator[Photo]:

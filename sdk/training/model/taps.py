@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,23 +43,8 @@ class TappedClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return logits [B, classes] and one activation [B, k, h, w] per tap."""
-        seen: dict[str, Tensor] = {}
-
-        def keep(tap: str) -> Any:
-            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                # A copy, as what follows may work in place: an exported masker reads it before.
-                seen[tap] = output.clone() if isinstance(output, Tensor) else output
-
-            return hook
-
-        handles = [
-            self.classifier.get_submodule(tap).register_forward_hook(keep(tap)) for tap in self.taps
-        ]
-        try:
+        with _recorded(self.classifier, self.taps) as seen:
             logits: Tensor = self.classifier(images)
-        finally:
-            for handle in handles:
-                handle.remove()
         return logits, [_checked(tap, seen.get(tap)) for tap in self.taps]
 
 
@@ -159,25 +144,35 @@ def default_taps(
 
 def _layers(classifier: nn.Module, size: int, channels: int) -> list[_Layer]:
     """Return the feature maps of an image in order of computation, outermost module of each."""
-    seen: dict[str, Tensor] = {}
+    paths = [path for path in _paths(classifier) if path.count(".") < 2]
+    with evaluating(classifier), torch.no_grad(), _recorded(classifier, paths) as seen:
+        classifier(torch.zeros(1, channels, size, size))
+    return [
+        _Layer(path, round(size / output.shape[2]))
+        for path, output in seen.items()
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] > 1
+    ]
+
+
+@contextmanager
+def _recorded(classifier: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Collect the output of the last call of each module, in the order of these calls."""
+    seen: dict[str, Any] = {}
 
     def keep(path: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            seen.pop(path, None)  # the last call counts, also for the order
-            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] > 1:
-                seen[path] = output
+            seen.pop(path, None)
+            # A copy, as what follows may work in place: an exported masker reads it before.
+            seen[path] = output.clone() if isinstance(output, Tensor) else output
 
         return hook
 
-    parts = [(path, part) for path, part in classifier.named_modules() if 0 <= path.count(".") < 2]
-    handles = [part.register_forward_hook(keep(path)) for path, part in parts if path]
+    handles = [classifier.get_submodule(path).register_forward_hook(keep(path)) for path in paths]
     try:
-        with evaluating(classifier), torch.no_grad():
-            classifier(torch.zeros(1, channels, size, size))
+        yield seen
     finally:
         for handle in handles:
             handle.remove()
-    return [_Layer(path, round(size / a.shape[2])) for path, a in seen.items()]
 
 
 def _paths(classifier: nn.Module) -> list[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,13 @@ def damaged(root: Path, *, count: int) -> Path:
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 1])
-def test_unreadable_photos(tmp_path: Path, workers: int) -> None:
+def test_unreadable_photos(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As long torch waits for a worker that has raised an error, when its loader is collected.
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
     root = damaged(tmp_path, count=2)
     with pytest.raises(DataError, match=r"(?s)[01]\.png is cut short.*data.unreadable"):
         batches(root, range(1), workers=workers)
+    gc.collect()
     (batch,) = batches(root, range(1), workers=workers, unreadable="skip")
     assert batch.images.shape == (2, 3, 32, 32)
     photos, data = listed(root, unreadable="skip")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
+from helpers.csv_files import csv_rows
 from helpers.small_net import MEAN, STD, lively_net
 from helpers.toy_training import AGNOSTIC, photo, toy_options, toy_run, write_photo
 from klieg.errors import CheckpointError, DataError, InputError, OptionError
@@ -132,8 +132,7 @@ def test_the_result(
     labels = {one.path: one.label for one in listed(options)[0]}
     shuffled = listed(read_options(folder / "shuffled" / "config.toml"))[0]
     assert result.moved == np.mean([labels[one.path] != one.label for one in shuffled])
-    with (folder / "data_randomisation.csv").open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
+    rows = csv_rows(folder / "data_randomisation.csv")
     assert [row["photo"] for row in rows] == list(result.photos)
     for name, values in zip(SIMILARITIES, result.per_image, strict=True):
         assert [float(row[name]) for row in rows] == values.tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.csv_files import csv_rows
 from helpers.toy_patches import CLASSES, SIDE, colour_net, linear_net, listed
 from klieg import Explainer
 from klieg.errors import CheckpointError, DataError, DivergedError, OptionError
@@ -46,11 +46,6 @@ def whole(
     return folder, toy_roar(patch_explainer, patches, folder)
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "roar.csv").open(newline="") as lines:
-        return list(csv.DictReader(lines))
-
-
 def test_maps_that_find_the_patch_cost_accuracy(whole: tuple[Path, RoarResult]) -> None:
     _, result = whole
     assert result.methods == (*METHODS, "random")
@@ -68,8 +63,10 @@ def test_maps_that_find_the_patch_cost_accuracy(whole: tuple[Path, RoarResult]) 
 def test_what_a_test_leaves(whole: tuple[Path, RoarResult]) -> None:
     folder, result = whole
     expected = [("none", 0.0)] + [(m, s) for m in (*METHODS, "random") for s in SHARES]
-    assert [(row["method"], float(row["share"])) for row in rows(folder)] == expected
-    written = [float(row["accuracy"]) for row in rows(folder)]
+    assert [
+        (row["method"], float(row["share"])) for row in csv_rows(folder / "roar.csv")
+    ] == expected
+    written = [float(row["accuracy"]) for row in csv_rows(folder / "roar.csv")]
     assert written == [result.accuracies[0, 0], *result.accuracies[:, 1:].ravel()]
     assert sorted(path.name for path in (folder / "maps").iterdir()) == [
         "gradcam.npy",
@@ -142,7 +139,7 @@ def test_an_interrupted_test_ends_equal(
         patch.setattr(Retraining, "accuracy", counted)
         with pytest.raises(StoppedError):
             toy_roar(patch_explainer, patches, tmp_path)
-    assert len(rows(tmp_path)) == 2
+    assert len(csv_rows(tmp_path / "roar.csv")) == 2
     # What is left is made of what is there: only the classifiers that are missing are trained.
     calls = []
     monkeypatch.setattr(Retraining, "accuracy", lambda *given: calls.append(1) or accuracy(*given))
@@ -168,7 +165,7 @@ def test_what_is_done_is_not_done_again_and_more_may_be_added(
     more = toy_roar(patch_explainer, patches, tmp_path, methods=["casm", "gradcam"])
     assert len(calls) == 7
     assert more.accuracies.shape == (3, 3)
-    assert len(rows(tmp_path)) == 7
+    assert len(csv_rows(tmp_path / "roar.csv")) == 7
     assert (tmp_path / "maps" / "gradcam.npy").stat().st_mtime_ns == made
     assert result.accuracies.shape == (3, 3)
 
