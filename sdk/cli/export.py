@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from klieg.cli.parameters import Assignment, Names, Numbers
+from klieg.errors import ExportError
+
+if TYPE_CHECKING:
+    from klieg.training import TrainedMasker
 
 
 @click.command(short_help="Turn a classifier into an explainer file.")
@@ -81,9 +85,8 @@ def export(
     The result is compared with the original before it is written.
     """
     from klieg.export.classifiers.sources import open_source
-    from klieg.training.shipped import deployed_source, open_masker
 
-    trained = None if masker is None else open_masker(masker)
+    trained = None if masker is None else _open_masker(masker)
     if trained is not None:  # it knows what it was trained for
         source = source or trained.options.classifier
         mean, std = mean or _listed(trained.options.mean), std or _listed(trained.options.std)
@@ -97,6 +100,8 @@ def export(
         class_names=None if class_names is None else class_names.read_text().splitlines(),
     )
     if trained is not None:
+        from klieg.training.maskers import deployed_source
+
         found = deployed_source(found, trained)
     from klieg.export import export_classifier
 
@@ -128,6 +133,15 @@ def export(
     click.echo(f"parity  relative error: {errors}")
     if report.fixed_size:
         click.echo("note    the model takes one image size only: no multi-scale methods")
+
+
+def _open_masker(name: str) -> TrainedMasker:
+    """Open a masker, which is a network of the training extra."""
+    try:
+        from klieg.training.maskers import open_masker
+    except ImportError as error:
+        raise ExportError(f"a masker needs {error.name}: pip install 'klieg[train]'") from error
+    return open_masker(name)
 
 
 def _listed(numbers: tuple[float, ...] | None) -> list[float] | None:

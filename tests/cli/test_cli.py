@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -239,6 +240,23 @@ def test_export_from_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shown = klieg("inspect", tmp_path / "net.onnx", "--classes").output
     for text in ("features", "[batch, 3, height, width]", "opset 18", "4  eel", "any, made for 32"):
         assert text in shown
+
+
+def test_export_needs_the_training_extra_for_a_masker_only(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['pydantic'] = None; from klieg.cli import main; main()"
+    common = ["export", "helpers.small_net:small_net", "-o", str(tmp_path / "net.onnx")]
+    common += ["--input-size", "32", "--mean", "0.4,0.5,0.45", "--std", "0.2,0.25,0.3"]
+    tests = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    for more, returned, said in (
+        (["--masker", "casm"], 1, "Error: a masker needs pydantic: pip install 'klieg[train]'"),
+        ([], 0, "wrote"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *common, *more],
+            env=tests, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == returned, done.stderr
+        assert said in done.stdout + done.stderr
 
 
 def test_bench(small_explainer: Path) -> None:

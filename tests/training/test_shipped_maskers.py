@@ -18,9 +18,9 @@ from klieg.export.classifiers.sources import Source
 from klieg.export.classifiers.weights import weights_sha256
 from klieg.images.fitting import fit_image
 from klieg.training import read_options
+from klieg.training.maskers import open_masker, shipped_maskers
 from klieg.training.model.taps import TappedClassifier
 from klieg.training.settings.configuration import table_of
-from klieg.training.shipped import open_masker, shipped_maskers
 
 FOLDER = Path(klieg.training.maskers.__file__).parent
 NAMES = ["casm", "simplified-ca", "simplified-fix"]
