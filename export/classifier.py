@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +13,18 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import ArrayLike
 
-from klieg.errors import OptionError
+from klieg.errors import ExportError, OptionError
 from klieg.export.classifiers.onnx_classifier import (
     GraphClassifier,
     Names,
     larger_size,
     load_onnx,
 )
+from klieg.export.derived_weights import NOTE
 from klieg.export.instrument.graph import instrument
 from klieg.export.instrument.outputs import OUTPUTS
 from klieg.export.instrument.precision import checked_precision, to_mixed_precision
 from klieg.export.instrument.repeat import NotRepeatableError
-from klieg.export.instrument.writing import versions, write_explainer
 from klieg.export.parity import original as parity
 from klieg.export.parity.onnx_original import open_onnx
 from klieg.export.parity.original import Original
@@ -31,6 +32,7 @@ from klieg.export.parity.precision import against_float32
 from klieg.export.random_images import Probes
 from klieg.methods.table import METHODS, find_method
 from klieg.model_file.explainer_file import ExplainerInfo, Precision
+from klieg.storage.atomic import atomic_path
 
 if TYPE_CHECKING:
     import torch
@@ -159,11 +161,11 @@ def export_classifier(
         class_names=None if class_names is None else tuple(class_names),
         probability=classifier.probability,
         parity=errors,
-        versions=versions(),
+        versions=_versions(),
         masker=masker_name,
         precision=precision,
     )
-    write_explainer(final, info, Path(output))
+    _write(final, info, Path(output))
     written = tuple(parity.output_names(final))
     return ExportReport(
         path=Path(output),
@@ -279,3 +281,38 @@ def _check_class_names(classifier: GraphClassifier, names: Sequence[str] | None)
         raise OptionError(
             f"got {len(names)} class names for {classifier.classes} classes, expected one per class"
         )
+
+
+def _write(proto: onnx.ModelProto, info: ExplainerInfo, output: Path) -> None:
+    """Write an explainer file.
+
+    Args:
+        proto: An instrumented classifier; it gets the metadata.
+        info: What the file says about itself.
+        output: Replaced only by a complete file.
+
+    Raises:
+        ExportError: the graph is no valid model, or too large for one file.
+    """
+    notes = {entry.key: entry.value for entry in proto.metadata_props if entry.key == NOTE}
+    onnx.helper.set_model_props(proto, info.to_properties() | notes)
+    proto.producer_name, proto.producer_version = "klieg", info.versions["klieg"]
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+        data = proto.SerializeToString(deterministic=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
+        raise ExportError(f"the explainer is not a valid single-file model: {error}") from error
+    with atomic_path(output) as temporary:
+        temporary.write_bytes(data)
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of the packages that write the file."""
+    packages = ("klieg", "onnx", "onnx-ir", "torch", "numpy")
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # torch is not needed for a bare ONNX model
+    return found

@@ -46,6 +46,11 @@ class Pullback:
         return self.input(self.index)
 
     @property
+    def dtype(self) -> ir.DataType:
+        """The element type of that input, float32 if it is unknown."""
+        return self.x.dtype or ir.DataType.FLOAT
+
+    @property
     def y(self) -> ir.Value:
         """The first output."""
         return self.node.outputs[0]
@@ -102,6 +107,11 @@ class Pullback:
         if extra:
             value = self.op.ReduceSum(value, list(range(extra)), keepdims=0)
         return Cotangent(value)
+
+    def require(self, condition: bool, reason: str) -> None:
+        """Raise the error for a use without a rule unless a condition holds."""
+        if not condition:
+            raise self.unsupported(reason)
 
     def unsupported(self, reason: str) -> UnsupportedOperatorError:
         """Return the error for a use of the operator that its rule cannot differentiate."""

@@ -10,7 +10,7 @@ import onnx.helper
 import onnx.inliner
 import onnx.shape_inference
 
-from klieg.export.autodiff.rules import STANDARD_RULES
+from klieg.export.autodiff.rules.tables import STANDARD_RULES
 
 _NO_EXPANSION: Final = frozenset({"Bernoulli", "Range", "SequenceMap"})
 """Defined by a loop or by random numbers, which no rule and few engines take."""

@@ -18,11 +18,12 @@ from klieg.errors import ExportError
 from klieg.export.autodiff.emitter import Emitter, dims
 from klieg.export.autodiff.gradient import find_tensor
 from klieg.export.autodiff.normal_form import normal_form
-from klieg.export.classifiers.attention import attention_weights, before_last_attention
 from klieg.export.classifiers.feature_maps import (
     FeatureMap,
     Shape,
     as_channels_first,
+    attention_weights,
+    before_last_attention,
     feature_map,
     measure_shapes,
 )

@@ -15,9 +15,13 @@ from klieg.export.autodiff.emitter import dims
 from klieg.export.autodiff.engine import operators_without_rule
 from klieg.export.autodiff.gradient import differentiate
 from klieg.export.autodiff.normal_form import normal_form, opset_of
-from klieg.export.autodiff.rules import STANDARD_RULES
-from klieg.export.classifiers.attention import attention_weights, before_last_attention
-from klieg.export.classifiers.feature_maps import feature_map, measure_shapes
+from klieg.export.autodiff.rules.tables import STANDARD_RULES
+from klieg.export.classifiers.feature_maps import (
+    attention_weights,
+    before_last_attention,
+    feature_map,
+    measure_shapes,
+)
 from klieg.export.classifiers.onnx_classifier import GraphClassifier, ancestors, find_classifier
 from klieg.export.derived_weights import WRITTEN
 from klieg.model_file.wire import DTYPES

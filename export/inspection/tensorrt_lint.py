@@ -194,10 +194,6 @@ def _resize(use: _Use) -> str | None:
     return None
 
 
-def _reduction(use: _Use) -> str | None:
-    return "the axes must be known at build time" if use.computed(1) else None
-
-
 def _top_k(use: _Use) -> str | None:
     k = use.number(1)
     if k is not None and k > TOP_K:
@@ -205,24 +201,8 @@ def _top_k(use: _Use) -> str | None:
     return None if use.attribute("sorted", 1) else "TensorRT 10.1 returns sorted values only"
 
 
-def _one_hot(use: _Use) -> str | None:
-    return "the depth must be known at build time" if use.computed(1) else None
-
-
-def _quantisation(use: _Use) -> str | None:
-    return "the zero point must be 0" if use.number(2) else None
-
-
-def _batch_norm(use: _Use) -> str | None:
-    return "training mode is not supported" if use.attribute("training_mode", 0) else None
-
-
-def _dropout(use: _Use) -> str | None:
-    return "training mode is not supported" if use.number(2) else None
-
-
-def _data_dependent(_use: _Use) -> str:
-    return "the shape of its result depends on the data; needs TensorRT's plugin library"
+def _if(reason: str, condition: Callable[[_Use], Any]) -> Callable[[_Use], str | None]:
+    return lambda use: reason if condition(use) else None
 
 
 TOP_K: Final = 3840
@@ -242,7 +222,7 @@ UNSUPPORTED: Final = frozenset({
 
 REDUCTIONS: Final = frozenset(
     f"Reduce{kind}"
-    for kind in (
+    for kind in [
         "L1",
         "L2",
         "LogSum",
@@ -253,21 +233,30 @@ REDUCTIONS: Final = frozenset(
         "Prod",
         "Sum",
         "SumSquare",
-    )
+    ]
 )
+
+_asymmetric: Final = _if("the zero point must be 0", lambda use: use.number(2))
 
 RULES: Final[Mapping[str, Callable[[_Use], str | None]]] = {
     "AveragePool": _pool,
-    "BatchNormalization": _batch_norm,
-    "DequantizeLinear": _quantisation,
-    "Dropout": _dropout,
+    "BatchNormalization": _if(
+        "training mode is not supported", lambda use: use.attribute("training_mode", 0)
+    ),
+    "DequantizeLinear": _asymmetric,
+    "Dropout": _if("training mode is not supported", lambda use: use.number(2)),
     "MaxPool": _pool,
-    "NonZero": _data_dependent,
-    "OneHot": _one_hot,
-    "QuantizeLinear": _quantisation,
+    "NonZero": _if(
+        "the shape of its result depends on the data; needs TensorRT's plugin library",
+        lambda _use: True,
+    ),
+    "OneHot": _if("the depth must be known at build time", lambda use: use.computed(1)),
+    "QuantizeLinear": _asymmetric,
     "Resize": _resize,
     "ScatterElements": _scatter,
     "ScatterND": _scatter,
     "TopK": _top_k,
-    **dict.fromkeys(REDUCTIONS, _reduction),
+    **dict.fromkeys(
+        REDUCTIONS, _if("the axes must be known at build time", lambda use: use.computed(1))
+    ),
 }

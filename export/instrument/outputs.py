@@ -12,10 +12,12 @@ import onnx_ir as ir
 from klieg.errors import GradientError
 from klieg.export.autodiff.emitter import Emitter
 from klieg.export.autodiff.engine import Cotangent, Rule, pull_back
-from klieg.export.autodiff.rules import STANDARD_RULES
-from klieg.export.autodiff.rules.contrastive import contrast
-from klieg.export.autodiff.rules.excitation import EXCITATION_RULES
-from klieg.export.autodiff.rules.rectified import DECONVNET_RULES, GUIDED_RULES
+from klieg.export.autodiff.rules.excitation import EXCITATION_RULES, contrast
+from klieg.export.autodiff.rules.tables import (
+    DECONVNET_RULES,
+    GUIDED_RULES,
+    STANDARD_RULES,
+)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from klieg.export.autodiff.emitter import Emitter, dims
-from klieg.export.autodiff.provenance import shape_nodes
+from klieg.export.autodiff.emitter import Emitter, dims, shape_nodes
 from klieg.export.classifiers.onnx_classifier import ancestors
 
 

@@ -1,4 +1,4 @@
-"""Sums and products with broadcasting."""
+"""Arithmetic: sums and products with broadcasting, functions of one number."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def power(at: Pullback) -> Cotangent:
 def extreme(at: Pullback) -> Cotangent:
     """y = maximum or minimum of the inputs: g to the one that equals y, in parts if several do."""
     op = at.op
-    dtype = int(at.x.dtype or ir.DataType.FLOAT)
+    dtype = int(at.dtype)
     inputs = [value for value in at.node.inputs if value is not None]
     hits = [op.Cast(op.Equal(value, at.y), to=dtype) for value in inputs]
     ties = functools.reduce(op.Add, hits)
@@ -102,7 +102,32 @@ def piecewise_constant(at: Pullback) -> None:
     """y does not change with x but in jumps: zero."""
 
 
-RULES: dict[str, Rule] = {
+def acos(at: Pullback) -> ir.Value:
+    """y = acos(x): -g / sqrt(1 - x^2)."""
+    return at.op.Neg(asin(at))
+
+
+def asin(at: Pullback) -> ir.Value:
+    """y = asin(x): g / sqrt(1 - x^2)."""
+    return at.op.Div(at.g, at.op.Sqrt(at.op.Sub(1.0, at.op.Mul(at.x, at.x))))
+
+
+CIRCULAR: dict[str, Rule] = {
+    "Acos": acos,
+    "Acosh": lambda at: at.op.Div(at.g, at.op.Sqrt(at.op.Sub(at.op.Mul(at.x, at.x), 1.0))),
+    "Asin": asin,
+    "Asinh": lambda at: at.op.Div(at.g, at.op.Sqrt(at.op.Add(at.op.Mul(at.x, at.x), 1.0))),
+    "Atan": lambda at: at.op.Div(at.g, at.op.Add(at.op.Mul(at.x, at.x), 1.0)),
+    "Atanh": lambda at: at.op.Div(at.g, at.op.Sub(1.0, at.op.Mul(at.x, at.x))),
+    "Cos": lambda at: at.op.Neg(at.op.Mul(at.g, at.op.Sin(at.x))),
+    "Cosh": lambda at: at.op.Mul(at.g, at.op.Sinh(at.x)),
+    "Sin": lambda at: at.op.Mul(at.g, at.op.Cos(at.x)),
+    "Sinh": lambda at: at.op.Mul(at.g, at.op.Cosh(at.x)),
+    "Tan": lambda at: at.op.Add(at.g, at.op.Mul(at.g, at.op.Mul(at.y, at.y))),
+}
+"""Circular and hyperbolic functions: g times the derivative."""
+
+RULES: dict[str, Rule] = CIRCULAR | {
     "Abs": absolute,
     "Add": add,
     "Ceil": piecewise_constant,

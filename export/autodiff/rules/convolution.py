@@ -20,8 +20,7 @@ def conv(at: Pullback) -> ir.Value:
     With stride 1 that is again a convolution, with the weight mirrored in space and its channels
     exchanged, which engines run faster than a transposed one.
     """
-    if at.index != 0:
-        raise at.unsupported("its weights depend on the tensor to differentiate by")
+    at.require(at.index == 0, "its weights depend on the tensor to differentiate by")
     weight = at.input(1)
     fixed = _fixed(at, weight)  # [m, c / group, *kernel]
     window = window_of(at, fixed[2:])
@@ -62,8 +61,7 @@ def _mirrored(at: Pullback, weight: ir.Value, sizes: list[int], group: int) -> i
 
 def conv_transpose(at: Pullback) -> ir.Value:
     """y spreads x through the window: every cell of x collects w g from where it was spread."""
-    if at.index != 0:
-        raise at.unsupported("its weights depend on the tensor to differentiate by")
+    at.require(at.index == 0, "its weights depend on the tensor to differentiate by")
     weight = at.input(1)
     kernel = _fixed(at, weight)[2:]
     axes = len(kernel)

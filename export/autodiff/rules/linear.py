@@ -67,8 +67,7 @@ def einsum(at: Pullback) -> ir.Value:
     terms, result = _einsum_terms(at)
     own, others = terms[at.index], [t for i, t in enumerate(terms) if i != at.index]
     operands = [at.input(i) for i in range(len(terms)) if i != at.index]
-    if len(set(own)) != len(own):
-        raise at.unsupported("an einsum that takes a diagonal has no rule")
+    at.require(len(set(own)) == len(own), "an einsum that takes a diagonal has no rule")
     known = set(result).union(*others)
     reached = [label for label in own if label in known]
     equation = ",".join("".join(term) for term in (result, *others)) + "->" + "".join(reached)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from helpers.directional_check import Case, check_case
 from helpers.rule_cases import CASES, PIECEWISE_CONSTANT, STRAIGHT_THROUGH, WINDOWS
 from klieg.errors import GradientError
-from klieg.export.autodiff.rules import STANDARD_RULES
+from klieg.export.autodiff.rules.tables import STANDARD_RULES
 
 EXAMPLES = 12
 MORE_EXAMPLES = 150  # for the rules with the most geometry

@@ -13,7 +13,7 @@ from klieg.export.autodiff.emitter import Emitter
 from klieg.export.autodiff.engine import Cotangent, pull_back
 from klieg.export.autodiff.gradient import find_tensor
 from klieg.export.autodiff.normal_form import normal_form
-from klieg.export.autodiff.rules import STANDARD_RULES
+from klieg.export.autodiff.rules.tables import STANDARD_RULES
 
 
 @pytest.mark.parametrize(
