@@ -13,6 +13,7 @@ from klieg.export.autodiff.engine import describe
 
 _FINAL: Final = ("Softmax", "LogSoftmax", "Sigmoid")
 _SAME_NUMBERS: Final = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze")
+"""Operators that keep the classes in order, which a Transpose need not."""
 
 
 @dataclass(frozen=True)

@@ -205,35 +205,30 @@ def _if(reason: str, condition: Callable[[_Use], Any]) -> Callable[[_Use], str |
     return lambda use: reason if condition(use) else None
 
 
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 TOP_K: Final = 3840
 
-UNSUPPORTED: Final = frozenset({
-    "AffineGrid", "Bernoulli", "BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr",
-    "BitwiseXor", "CenterCropPad", "Col2Im", "Compress", "ConcatFromSequence", "ConvInteger",
-    "CumProd", "DFT", "DeformConv", "Det", "DynamicQuantizeLinear", "ImageDecoder",
-    "MatMulInteger", "MaxRoiPool", "MaxUnpool", "MelWeightMatrix", "Multinomial",
-    "NegativeLogLikelihoodLoss", "Optional", "OptionalGetElement", "OptionalHasElement",
-    "QLinearConv", "QLinearMatMul", "RegexFullMatch", "SequenceAt", "SequenceConstruct",
-    "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap",
-    "SoftmaxCrossEntropyLoss", "SplitToSequence", "StringConcat", "StringNormalizer",
-    "StringSplit", "SwiGLU", "TfIdfVectorizer", "Unique",
-})  # fmt: skip
+UNSUPPORTED: Final = _names(
+    """
+    AffineGrid Bernoulli BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor
+    CenterCropPad Col2Im Compress ConcatFromSequence ConvInteger CumProd DFT DeformConv Det
+    DynamicQuantizeLinear ImageDecoder MatMulInteger MaxRoiPool MaxUnpool MelWeightMatrix
+    Multinomial NegativeLogLikelihoodLoss Optional OptionalGetElement OptionalHasElement
+    QLinearConv QLinearMatMul RegexFullMatch SequenceAt SequenceConstruct SequenceEmpty
+    SequenceErase SequenceInsert SequenceLength SequenceMap SoftmaxCrossEntropyLoss
+    SplitToSequence StringConcat StringNormalizer StringSplit SwiGLU TfIdfVectorizer Unique
+    """
+)
 """Standard operators without an entry in the parser's table."""
 
-REDUCTIONS: Final = frozenset(
-    f"Reduce{kind}"
-    for kind in [
-        "L1",
-        "L2",
-        "LogSum",
-        "LogSumExp",
-        "Max",
-        "Mean",
-        "Min",
-        "Prod",
-        "Sum",
-        "SumSquare",
-    ]
+REDUCTIONS: Final = _names(
+    """
+    ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
+    ReduceSum ReduceSumSquare
+    """
 )
 
 _asymmetric: Final = _if("the zero point must be 0", lambda use: use.number(2))

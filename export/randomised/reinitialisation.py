@@ -77,8 +77,9 @@ def layers(model: onnx.ModelProto) -> list[Layer]:
         head = next((use for use in uses if _starts_layer(use)), None)
         upstream = max(
             (layer_of[name] for name in graph.data(node) if name in layer_of),
-            key=graph.position, default=None,
-        )  # fmt: skip
+            key=graph.position,
+            default=None,
+        )
         if head is not None:
             heads.append(head)
             upstream = node.output[0]

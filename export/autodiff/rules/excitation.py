@@ -181,9 +181,23 @@ WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _AVERAGING: Final = ("AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum")
 _WINNER_TAKES_ALL: Final = ("GlobalMaxPool", "MaxPool", "ReduceMax")
 _ACTIVATIONS: Final = (
-    "Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu",
-    "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh",
-)  # fmt: skip
+    "Celu",
+    "Clip",
+    "Elu",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "Mish",
+    "PRelu",
+    "Relu",
+    "Selu",
+    "Sigmoid",
+    "Softplus",
+    "Softsign",
+    "Swish",
+    "Tanh",
+)
 
 EXCITATION_RULES: Mapping[str, Rule] = MappingProxyType(
     gathering.RULES
