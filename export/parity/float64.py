@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+import onnx.helper
 import onnx.numpy_helper
 import onnx.reference
 import torch
@@ -54,6 +55,9 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
         array = doubled(onnx.numpy_helper.to_array(tensor))
         tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
     for node in copy.graph.node:
+        if node.op_type == "ConstantOfShape" and not node.attribute:  # zeros in float32
+            zero = onnx.numpy_helper.from_array(np.zeros(1))
+            node.attribute.append(onnx.helper.make_attribute("value", zero))
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.i in _SHORTER:
                 attribute.i = onnx.TensorProto.DOUBLE

@@ -10,39 +10,42 @@ import pytest
 import torch
 from torch.nn import functional
 
-from helpers.gradient_check import check, numbers
+from helpers.directional_check import Case, check_case
+from helpers.rule_cases.drawing import numbers
 from klieg.errors import GradientError
 from klieg.export.autodiff import add_gradient
 from klieg.export.autodiff.normal_form import normal_form
 
-X = {"x": numbers(2, 4, 3, 2)}
+X = {"x": numbers((2, 4, 3, 2))}
 
 
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
 def test_gelu(approximate: str) -> None:
-    check("Gelu", X, "x", opset=20, approximate=approximate, expanded=True)
+    case = Case(X, attributes={"approximate": approximate}, opset=20)
+    check_case("Gelu", case, expanded=True)
 
 
 def test_activations() -> None:
-    check("ThresholdedRelu", X, "x", alpha=0.3)
-    check("ThresholdedRelu", X, "x")
-    check("Shrink", X, "x", lambd=0.4, bias=0.1)
+    check_case("ThresholdedRelu", Case(X, attributes={"alpha": 0.3}))
+    check_case("ThresholdedRelu", Case(X))
+    check_case("Shrink", Case(X, attributes={"lambd": 0.4, "bias": 0.1}))
 
 
 def test_rms_normalization() -> None:
     for shape, axis in (((2,), -1), ((3, 2), 2)):
-        scale = {"s": numbers(*shape, seed=1)}
+        scale = {"s": numbers(shape, seed=1)}
         # Its definition computes in float32.
-        check("RMSNormalization", X, "x", tolerance=1e-6, constants=scale, axis=axis, opset=23)
+        case = Case(X, scale, {"axis": axis}, opset=23)
+        check_case("RMSNormalization", case, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("wrt", ["q", "k", "v"])
-def test_attention(wrt: str) -> None:
-    heads = {n: numbers(1, 2, 3, 4, seed=i) for i, n in enumerate("qkv")}
-    check("Attention", heads, wrt, opset=23)
-    check("Attention", heads, wrt, opset=23, is_causal=1, scale=0.3)
-    flat = {n: numbers(1, 3, 4, seed=i) for i, n in enumerate("qkv")}
-    check("Attention", flat, wrt, opset=23, q_num_heads=2, kv_num_heads=2)
+def test_attention() -> None:
+    heads = {n: numbers((1, 2, 3, 4), seed=i) for i, n in enumerate("qkv")}
+    for attributes in ({}, {"is_causal": 1, "scale": 0.3}):
+        check_case("Attention", Case(heads, attributes=attributes, opset=23))
+    flat = {n: numbers((1, 3, 4), seed=i) for i, n in enumerate("qkv")}
+    attributes = {"q_num_heads": 2, "kv_num_heads": 2}
+    check_case("Attention", Case(flat, attributes=attributes, opset=23))
 
 
 WEIGHT = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.float32)
