@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 from torch import nn
 
+from helpers.running import noise, outputs
 from helpers.small_net import MEAN, STD, small_net
 from klieg.export import export_classifier
 from klieg.export.classifiers.onnx_classifier import Names, find_classifier
@@ -53,10 +53,7 @@ class Shuffled(Residual):
 
 
 def run(path: Path, targets: np.ndarray) -> dict[str, np.ndarray]:
-    session = onnxruntime.InferenceSession(path.read_bytes())
-    images = np.random.default_rng(0).uniform(0, 255, (2, 3, 32, 32)).astype(np.float32)
-    values = session.run(None, {"image": images, "target": targets})
-    return dict(zip([o.name for o in session.get_outputs()], values, strict=True))
+    return outputs(path, {"image": noise(2), "target": targets})
 
 
 def seeded(make: Any) -> nn.Module:

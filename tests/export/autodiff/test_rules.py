@@ -47,7 +47,7 @@ def test_a_slice_to_the_largest_integer_takes_the_rest() -> None:
     check_case("Slice", Case({"x": numbers((2, 3, 4, 5))}, constants))
 
 
-def test_channels_have_unequal_numbers_of_neighbours_where_their_number_is_even() -> None:
+def test_lrn_over_an_even_number_of_channels() -> None:
     attributes = {"size": 2, "alpha": 0.3, "beta": 0.6, "bias": 1.5}
     # ONNX Runtime takes odd numbers only.
     check_case("LRN", Case({"x": numbers((2, 4, 2, 3))}, attributes=attributes, engine=False))
@@ -62,14 +62,15 @@ def test_split(wanted: list[str]) -> None:
         oh.make_node("Sum", [name + "s" for name in wanted], ["logits"]),
     ]
     graph = oh.make_graph(
-        nodes, "g",
+        nodes,
+        "g",
         [oh.make_tensor_value_info("x", onnx.TensorProto.DOUBLE, ["n", 6])],
         [oh.make_tensor_value_info("logits", onnx.TensorProto.DOUBLE, ["n", 1])],
         [
             onnx.numpy_helper.from_array(np.array([1, 2, 3]), "sizes"),
             onnx.numpy_helper.from_array(np.array([1]), "one"),
         ],
-    )  # fmt: skip
+    )
     model = oh.make_model(graph, opset_imports=[oh.make_opsetid("", 18)])
     result = add_gradient(model, score="logits", wrt="x")
     outputs: Any = evaluator(result).run(

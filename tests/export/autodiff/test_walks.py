@@ -86,15 +86,20 @@ def sequence(*, bias: bool = True) -> nn.Sequential:
     """Every kind of operator that excitation knows, one after another."""
     torch.manual_seed(1)
     parts = nn.Sequential(
-        nn.Conv2d(CHANNELS, 8, 5, stride=2, padding=1, bias=bias), nn.ReLU(),
+        nn.Conv2d(CHANNELS, 8, 5, stride=2, padding=1, bias=bias),
+        nn.ReLU(),
         nn.MaxPool2d(3, 2, 1),
-        nn.Conv2d(8, 8, 3, padding=1, groups=4, bias=bias), nn.ReLU6(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=4, bias=bias),
+        nn.ReLU6(),
         nn.AvgPool2d(2),
-        nn.Conv2d(8, 12, 3, padding=1, bias=bias), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Linear(12, 16, bias=bias), nn.ReLU(),
+        nn.Conv2d(8, 12, 3, padding=1, bias=bias),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(12, 16, bias=bias),
+        nn.ReLU(),
         nn.Linear(16, 5, bias=bias),
-    )  # fmt: skip
+    )
     return parts.eval()
 
 
