@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from klieg.errors import ExportError, OptionError
 from klieg.export.classifiers.onnx_classifier import (
     GraphClassifier,
-    Names,
+    TensorNames,
     larger_size,
     load_onnx,
 )
@@ -48,7 +48,7 @@ PUBLISHED_STEP: Final = 100 / 224
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What `export_classifier` wrote."""
+    """The result of `export_classifier`."""
 
     path: Path
     """The explainer file."""
@@ -63,7 +63,7 @@ class ExportReport:
     nodes_after: int
     """Number of operators of the explainer."""
     outputs: tuple[str, ...]
-    """What the file computes."""
+    """The outputs of the file."""
     methods: tuple[str, ...]
     """The methods that the file can serve."""
     several_targets: bool
@@ -138,7 +138,7 @@ def export_classifier(
     if masker is None and masker_name is not None:
         raise OptionError(f"masker_name is {masker_name!r}, but there is no masker: pass both")
     outputs = _outputs_for(methods, masked=masker is not None)
-    names = Names(layer=layer, image=image, score=score, fixed_inputs=fixed_inputs or {})
+    names = TensorNames(layer=layer, image=image, score=score, fixed_inputs=fixed_inputs or {})
 
     original = classify(
         model, names=names, masker=masker, input_size=input_size, mean=means, std=stds
@@ -220,7 +220,7 @@ def _instrumented(
 def classify(
     model: torch.nn.Module | onnx.ModelProto | str | os.PathLike[str],
     *,
-    names: Names,
+    names: TensorNames,
     masker: MaskHead | None,
     input_size: int,
     mean: Sequence[float],
@@ -238,7 +238,7 @@ def classify(
         if masker is not None:
             raise OptionError("masker is for torch modules, got ONNX: export the original module")
         return open_onnx(model, names=names, input_size=input_size, mean=mean, std=std)
-    if names != Names(layer=names.layer):
+    if names != TensorNames(layer=names.layer):
         raise OptionError("image, score and fixed_inputs are for ONNX models, got a torch module")
     from klieg.export.parity.torch_original import open_torch
 

@@ -41,7 +41,7 @@ class Emitter:
         self._written: dict[object, ir.Value] = {}
         self._names = {value.name for value in graph_values(graph)} | {node.name for node in graph}
         self.derived_weights: Final[dict[str, DerivedWeight]] = {}
-        """What `derived` wrote, by name."""
+        """The constants that `derived` wrote, by name."""
 
     def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
         if not op_type[0].isupper():
@@ -229,7 +229,7 @@ def shape_nodes(value: ir.Value) -> list[ir.Node] | None:
 
 
 def has_content(value: ir.Value) -> bool:
-    """Return whether what the image shows goes into a value."""
+    """Return whether a value depends on the content of an input, not on its size alone."""
     return shape_nodes(value) is None
 
 

@@ -1,4 +1,4 @@
-"""The one form of a model that differentiation works on."""
+"""The normal form of a model, on which differentiation works."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ MALFORMED: Final = (
     AttributeError,
     IndexError,
 )
-"""What onnx and onnx-ir raise on broken protobufs."""
+"""The errors of onnx and onnx-ir on broken protobufs."""
 
 
 def opset_of(model: onnx.ModelProto) -> int:

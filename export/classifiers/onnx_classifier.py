@@ -32,8 +32,8 @@ from klieg.export.classifiers.score import Score, find_score
 
 
 @dataclass(frozen=True)
-class Names:
-    """What to take of a model that has several of a kind, and what to set the rest to."""
+class TensorNames:
+    """Names of the tensors to use where a model has several candidates; values of other inputs."""
 
     layer: str | None = None
     """A tensor or node to explain, None for the last feature map."""
@@ -88,7 +88,7 @@ class GraphClassifier:
 
 
 def find_classifier(
-    proto: onnx.ModelProto, *, input_size: int, channels: int, names: Names | None = None
+    proto: onnx.ModelProto, *, input_size: int, channels: int, names: TensorNames | None = None
 ) -> GraphClassifier:
     """Find the image, the logits and the layer in a bare ONNX classifier.
 
@@ -98,13 +98,13 @@ def find_classifier(
             Sigmoid is stepped over: the score explained is the logit.
         input_size: Height and width of the images it is made for.
         channels: Number of channels of an image.
-        names: What to take where there are several.
+        names: Which tensors to use where there are several candidates.
 
     Raises:
         ExportError: the model is no such classifier, or the layer is not in it.
         OptionError: an input besides the image has no value.
     """
-    names = names or Names()
+    names = names or TensorNames()
     model, image, info, score = _prepared(proto, input_size, channels, names)
     candidates = (
         _candidates(model.graph, score.logits)
@@ -154,7 +154,7 @@ def larger_size(input_size: int) -> int:
 
 
 def _prepared(
-    proto: onnx.ModelProto, input_size: int, channels: int, names: Names
+    proto: onnx.ModelProto, input_size: int, channels: int, names: TensorNames
 ) -> tuple[ir.Model, ir.Value, ImageInput, Score]:
     flexible, one_by_one = with_dynamic_batch(proto, names.image)
     named_node = (list(n.output[:1]) for n in proto.graph.node if n.name and n.name == names.layer)
@@ -172,7 +172,7 @@ def _prepared(
 
 
 def _candidates(graph: ir.Graph, logits: ir.Value) -> list[ir.Value]:
-    """Return what the logits are computed from that may be a feature map, in order."""
+    """Return the tensors before the logits that may be feature maps, in order of computation."""
     weights = attention_weights(graph)
     return [
         value
@@ -253,7 +253,7 @@ EXPECTED: Final = (
 
 
 def ancestors(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:
-    """Return what a value is computed from, itself included, in order of computation."""
+    """Return the values that a value depends on, itself included, in order of computation."""
     needed = {value}
     found: list[ir.Value] = []
     for node in reversed(list(graph)):

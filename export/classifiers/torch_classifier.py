@@ -240,7 +240,7 @@ class TorchClassifier:
 
 
 class _Traced(torch.nn.Module):
-    """The module as it is handed to the tracer: its outputs, traceable operators only."""
+    """The module in the form that the tracer takes: traceable operators only."""
 
     def __init__(self, module: torch.nn.Module, tap: Tap, masker: TorchMasker | None) -> None:
         super().__init__()
@@ -260,7 +260,7 @@ class _Traced(torch.nn.Module):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the tracer: what it prints concerns its own internals."""
+    """Silence the tracer, which prints about its own internals."""
     loggers = [
         logging.getLogger(name) for name in ("torch.fx", "torch.onnx", "torch.export", "onnxscript")
     ]

@@ -1,4 +1,4 @@
-"""What a bare classifier offers before it is exported: its image, score, feature maps and rules."""
+"""Inspection of a bare classifier before its export: image, score, feature maps, rules."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class WithoutRule:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in a model; None and () where it was not."""
+    """The findings in a model; None and () where nothing was found."""
 
     opset: int
     nodes: int
@@ -121,7 +121,7 @@ def _exportable(found: GraphClassifier, facts: Inspection) -> Inspection:
 
 
 def _unexportable(model: onnx.ModelProto, facts: Inspection) -> Inspection:
-    """Collect what can be found all the same."""
+    """Return the findings in a model that cannot be exported."""
     images = [tensor.name for tensor in facts.inputs if len(tensor.shape) == 4]
     scores = [tensor for tensor in facts.outputs if len(tensor.shape) == 2]
     if len(images) == 1:
@@ -214,7 +214,7 @@ def _readable(name: str) -> str | None:
 
 
 def _image_of(inputs: Sequence[Tensor]) -> tuple[int, int]:
-    """Return channels and size of the image as far as the inputs tell, else what is usual."""
+    """Return channels and size of the image, the usual ones where the inputs leave them open."""
     for tensor in inputs:
         if len(tensor.shape) == 4:
             _, *axes = tensor.shape

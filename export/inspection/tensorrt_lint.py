@@ -1,4 +1,4 @@
-"""What TensorRT refuses, found in a graph without TensorRT.
+"""Operators of a graph that TensorRT refuses, found without TensorRT.
 
 A denylist: operators and uses of operators that its ONNX parser or builder does not take. Measured
 with the parser of TensorRT-RTX 1.7.1 and read in the operator table of TensorRT 10.1; where the two
@@ -27,7 +27,7 @@ class Finding:
     """One node that TensorRT refuses or changes."""
 
     node: str
-    """Its name, or if it has none what it computes."""
+    """Its name, or the names of its outputs if it has none."""
     operator: str
     reason: str
 
@@ -54,7 +54,7 @@ def lint(model: onnx.ModelProto) -> list[Finding]:
 
 @dataclass(frozen=True)
 class _Scope:
-    """What is known about the tensors that a node can see."""
+    """Constants and element types of the tensors in scope of a node."""
 
     constants: Mapping[str, NDArray[Any] | None]
     """Weights and constants, those of one number with their content."""
@@ -123,7 +123,7 @@ class _Use:
         return bool(name) and name not in self.scope.constants
 
     def number(self, index: int) -> float | None:
-        """Return the content of an input that is one number standing in the file."""
+        """Return the content of an input that is a constant of one number, else None."""
         name = self.node.input[index] if index < len(self.node.input) else ""
         content = self.scope.constants.get(name)
         return None if content is None else float(content.ravel()[0])

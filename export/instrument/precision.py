@@ -86,7 +86,7 @@ def to_mixed_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProt
     """Return a copy of an explainer whose heavy operators compute in a lower precision.
 
     Products (`HEAVY`) take the lower precision, and what follows them keeps it until an operator of
-    the table `FLOAT32`. The backward walks, which is everything that depends on the content of
+    the table `FLOAT32`. The backward passes, which is everything that depends on the content of
     `target`, stay in float32: behind a mean over an image gradients are about 1e-5, where float16
     has two digits left. They read the same weights, which stand in the file once, in the lower
     precision.
@@ -176,17 +176,17 @@ def _check_convertible(graph: ir.Graph, precision: str) -> None:
 
 
 def forward_nodes(graph: ir.Graph) -> set[ir.Node]:
-    """Return the nodes that depend on the content of the image, backward walks included."""
+    """Return the nodes that depend on the content of the image, backward passes included."""
     return _carrying(graph, [value for value in graph.inputs if value.name != "target"])
 
 
 def backward_nodes(graph: ir.Graph) -> set[ir.Node]:
-    """Return the nodes that depend on which class is asked for."""
+    """Return the nodes that depend on the target class."""
     return _carrying(graph, [value for value in graph.inputs if value.name == "target"])
 
 
 class _Conversion:
-    """One walk over a graph in order of computation."""
+    """Conversion of one graph, node by node in order of computation."""
 
     def __init__(self, graph: ir.Graph, low: ir.DataType) -> None:
         self._graph, self._low = graph, low
@@ -295,7 +295,7 @@ def _held(weight: ir.Value, node: ir.Node, low: ir.DataType) -> bool:
 
 
 def _weights(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield the constants that a product reads, as they are or moved."""
+    """Yield the constants that a product reads, directly or through `MOVES`."""
     for value in node.inputs:
         while value is not None and (producer := value.producer()) is not None:
             value = producer.inputs[0] if producer.op_type in MOVES else None

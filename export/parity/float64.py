@@ -68,7 +68,7 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def doubled(array: NDArray[Any]) -> NDArray[Any]:
-    """Return shorter floating-point types as float64, anything else as it is."""
+    """Return a floating-point array as float64, any other array unchanged."""
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 

@@ -11,7 +11,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from klieg.export.classifiers.onnx_classifier import GraphClassifier, Names, find_classifier
+from klieg.export.classifiers.onnx_classifier import GraphClassifier, TensorNames, find_classifier
 from klieg.export.classifiers.torch_classifier import TorchClassifier
 from klieg.export.parity.finite_differences import with_outputs
 from klieg.export.parity.float64 import evaluator, in_float64
@@ -78,7 +78,7 @@ def open_torch(
     original = TorchClassifier(
         module, layer=layer, input_size=input_size, mean=mean, std=std, masker=masker
     )
-    names = Names(layer="layer", mask=None if masker is None else "mask")
+    names = TensorNames(layer="layer", mask=None if masker is None else "mask")
     traced = find_classifier(
         original.to_onnx(), names=names, input_size=input_size, channels=len(mean)
     )
@@ -87,5 +87,5 @@ def open_torch(
 
 
 def _error(value: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Return the relative error of an output that may be left small where it is constant."""
+    """Return the relative error of an output, which may have size 1 on constant axes."""
     return relative_error(np.broadcast_to(value, truth.shape), truth)

@@ -179,9 +179,9 @@ def test_last_call_of_a_module_counts(tmp_path: Path) -> None:
 def test_wrong_rows_of_several_targets_are_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from klieg.export.instrument.repeat import _Passing
+    from klieg.export.instrument.repeat import _Repeater
 
-    monkeypatch.setattr(_Passing, "first_of_each", lambda _self, value: value)
+    monkeypatch.setattr(_Repeater, "first_of_each", lambda _self, value: value)
     assert not export(tmp_path / "net.onnx", small_masker(), layer="features.3").several_targets
 
 

@@ -87,7 +87,7 @@ def conv_transpose(at: Pullback) -> ir.Value:
 def _transposed_pads(
     at: Pullback, strides: Sizes, extent: Sizes, extra: Sizes
 ) -> tuple[Sizes, Sizes]:
-    """Return what a ConvTranspose cuts off in front and behind."""
+    """Return the padding in front and behind of a ConvTranspose, which it cuts off."""
     axes = len(strides)
     automatic = at.attribute("auto_pad", "NOTSET")
     wanted = at.attribute("output_shape", None)

@@ -124,9 +124,9 @@ def _redistributed(
     """Return a times the gradient of sum z (P / z), where z = the operator on rectified operands.
 
     Args:
-        at: The question.
+        at: The arguments of the rule.
         operands: Operands of the operator without its bias, activations as they are.
-        index: Which of them is asked for, None for the one of the question.
+        index: Which of them the result is for, None for `at.index`.
     """
     op, index = at.op, at.index if index is None else index
     rectified = [
@@ -170,7 +170,7 @@ def _where_positive(op: Emitter, value: ir.Value) -> ir.Value:
 
 
 def _is_gate(value: ir.Value) -> bool:
-    """Return whether a value is a factor in 0..1 that a sigmoid made, perhaps moved since."""
+    """Return whether a value is the output of a sigmoid, perhaps reshaped."""
     node = value.producer()
     while node is not None and node.op_type in shape.RULES and node.inputs[0] is not None:
         node = node.inputs[0].producer()
@@ -240,9 +240,9 @@ def contrast(
         UnsupportedOperatorError: an operator has no excitation rule.
     """
     top = _input_of_the_last_weights(score, wrt)
-    walk = functools.partial(pull_back, op, graph, score=score, seed=seed, wrt=top)
+    emit = functools.partial(pull_back, op, graph, score=score, seed=seed, wrt=top)
     winning, losing = (
-        _normalised(op, walk(rules=rules).expanded(op, top), rank=len(dims(top)))
+        _normalised(op, emit(rules=rules).expanded(op, top), rank=len(dims(top)))
         for rules in (EXCITATION_RULES, _DUAL_RULES)
     )
     difference = Cotangent(op.Sub(winning, losing))
@@ -250,7 +250,7 @@ def contrast(
 
 
 def _input_of_the_last_weights(score: ir.Value, wrt: ir.Value) -> ir.Value:
-    """Return what enters the operator that makes the logits."""
+    """Return the activation that the last weighted operator before the logits reads."""
     value = score
     while value is not wrt:
         node = value.producer()

@@ -88,7 +88,7 @@ def lrn(at: Pullback) -> ir.Value:
 
 
 def _sum_over_channels(at: Pullback, value: ir.Value, front: int, behind: int) -> ir.Value:
-    """Sum every channel with its neighbours: so many in front of it and behind it."""
+    """Sum each channel with `front` channels before it and `behind` channels after it."""
     op = at.op
     size = front + 1 + behind
     image = op.Unsqueeze(op.Reshape(value, [0, 0, -1]), [1])  # [batch, 1, channels, cells]

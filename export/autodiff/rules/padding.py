@@ -1,4 +1,4 @@
-"""Padding: a border of constants, or of what is inside."""
+"""Padding: a border of constants, or of copies of cells inside."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pad(at: Pullback) -> ir.Value:
 def _inner(
     at: Pullback, value: ir.Value, axes: np.ndarray, begins: np.ndarray, ends: np.ndarray
 ) -> ir.Value:
-    """Cut a border of constants off; what a negative amount cut off gets zeros."""
+    """Cut a border of constants off; cells that a negative amount cut off get zeros."""
     op = at.op
     if (begins > 0).any() or (ends > 0).any():
         used = (begins > 0) | (ends > 0)
@@ -64,7 +64,7 @@ def _fold_border_back(
     """Add the gradient of a border to the cells inside that the border repeats.
 
     Args:
-        at: The question.
+        at: The arguments of the rule.
         g: Gradient whose axes up to this one have the size of x already, or are not padded.
         axis: The axis.
         begin: Cells in front.

@@ -144,7 +144,7 @@ def _cells_by_slices(at: Pullback, window: Window) -> list[ir.Value]:
 
 
 def _mirrors(at: Pullback, window: Window) -> bool:
-    """Whether the windows that cover a cell lie around it as the cells lie under a window."""
+    """Return whether summing over the windows of a cell is a window of the same kernel."""
     return bool(
         (window.strides == 1).all()
         and (window.dilations == 1).all()

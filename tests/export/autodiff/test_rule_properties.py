@@ -18,7 +18,7 @@ MORE_EXAMPLES = 150  # for the rules with the most geometry
 
 def test_every_rule_is_proven() -> None:
     assert CASES.keys() | PIECEWISE_CONSTANT | STRAIGHT_THROUGH == STANDARD_RULES.keys(), (
-        "a rule needs an entry in tests/rule_cases"
+        "a rule needs an entry in tests/helpers/rule_cases"
     )
 
 

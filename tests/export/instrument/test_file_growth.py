@@ -1,4 +1,4 @@
-"""What the walks add to the file of a real network."""
+"""The growth of the file of a real network by its backward passes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from klieg.export.classifiers.onnx_classifier import GraphClassifier, Names, find_classifier
+from klieg.export.classifiers.onnx_classifier import GraphClassifier, TensorNames, find_classifier
 from klieg.export.classifiers.sources import Source
 from klieg.export.classifiers.torch_classifier import TorchClassifier
 from klieg.export.instrument.graph import instrument
@@ -19,10 +19,10 @@ TURNING = {"Reshape", "Slice", "Transpose"}
 def traced(lite0: Source) -> tuple[GraphClassifier, int]:
     """EfficientNet-Lite0 and the size of its file without a gradient."""
     original = TorchClassifier(
-        lite0.model, layer=None, input_size=224, mean=lite0.mean, std=lite0.std
+        lite0.model, layer=None, input_size=64, mean=lite0.mean, std=lite0.std
     )
     classifier = find_classifier(
-        original.to_onnx(), names=Names(layer="layer"), input_size=224, channels=3
+        original.to_onnx(), names=TensorNames(layer="layer"), input_size=64, channels=3
     )
     return classifier, len(ir.to_proto(classifier.model).SerializeToString())
 

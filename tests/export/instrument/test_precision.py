@@ -110,7 +110,7 @@ def test_onnx_runtime_takes_float16_as_it_is(original: onnx.ModelProto) -> None:
         assert relative_error(got[name], rounded[name]) < 2 * UNIT["float16"]
 
 
-def test_weights_can_still_be_drawn_anew(tmp_path: Path) -> None:
+def test_constants_that_follow_from_weights_stay_noted(tmp_path: Path) -> None:
     """Constants that follow from weights must be rounded alike, and stay noted."""
     export_classifier(
         small_net(),

@@ -1,4 +1,4 @@
-"""Explainer files with weights drawn anew: gradients of the new ones, and nothing else touched."""
+"""Explainer files with re-initialised weights: gradients of the new ones, nothing else touched."""
 
 from __future__ import annotations
 
