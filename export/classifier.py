@@ -144,11 +144,11 @@ def export_classifier(
         model, names=names, masker=masker, input_size=input_size, mean=means, std=stds
     )
     classifier = original.classifier
-    _check_class_names(classifier, class_names)
+    _check_class_names(class_names, classifier.score.classes)
     exact, several_targets = _instrumented(classifier, outputs, means, stds, input_size)
     final = to_mixed_precision(exact, precision)
     sizes = [input_size] if classifier.fixed_size else [input_size, larger_size(input_size)]
-    probes = Probes(sizes, channels=len(means), classes=classifier.classes)
+    probes = Probes(sizes, channels=len(means), classes=classifier.score.classes)
     errors = parity.checked(original.errors(exact, probes))
     errors |= against_float32(final, exact, probes, precision=precision)
     info = ExplainerInfo(
@@ -159,7 +159,7 @@ def export_classifier(
         mean=tuple(means),
         std=tuple(stds),
         class_names=None if class_names is None else tuple(class_names),
-        probability=classifier.probability,
+        probability=classifier.score.probability,
         parity=errors,
         versions=_versions(),
         masker=masker_name,
@@ -209,7 +209,7 @@ def _instrumented(
     else:
         proto = ir.to_proto(model)
         error = parity.of_several_targets(
-            proto, size=input_size, channels=len(mean), classes=classifier.classes
+            proto, size=input_size, channels=len(mean), classes=classifier.score.classes
         )
         # What kinks may cost in float32; a wrong graph is off by much more.
         if error <= parity.KINK_LIMIT:
@@ -275,11 +275,11 @@ def _checked_statistics(
     return means, stds
 
 
-def _check_class_names(classifier: GraphClassifier, names: Sequence[str] | None) -> None:
+def _check_class_names(names: Sequence[str] | None, classes: int) -> None:
     """Raise OptionError unless there is one name per class, or none at all."""
-    if isinstance(names, str) or (names is not None and len(names) != classifier.classes):
+    if isinstance(names, str) or (names is not None and len(names) != classes):
         raise OptionError(
-            f"got {len(names)} class names for {classifier.classes} classes, expected one per class"
+            f"got {len(names)} class names for {classes} classes, expected one per class"
         )
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import onnx
@@ -70,16 +70,6 @@ class GraphClassifier:
     def logits(self) -> ir.Value:
         """[batch, classes] float32."""
         return self.score.logits
-
-    @property
-    def probability(self) -> Literal["softmax", "sigmoid"]:
-        """How the logits become probabilities."""
-        return self.score.probability
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.score.classes
 
     @property
     def fixed_size(self) -> bool:

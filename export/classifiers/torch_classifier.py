@@ -29,7 +29,6 @@ from klieg.export.classifiers.torch_tap import (
     run_tapped,
     traceable_pools,
 )
-from klieg.export.classifiers.weights import weights_sha256
 from klieg.export.random_images import random_images
 
 Tensor = torch.Tensor
@@ -150,10 +149,6 @@ class TorchClassifier:
         for name in ("activation", "gradient"):
             arrays[name] = self.feature_map.channels_first(arrays[name])
         return arrays
-
-    def sha256(self) -> str:
-        """Return the digest of the module's weights."""
-        return weights_sha256(self.module)
 
     def _normalised(self, raw: Tensor) -> Tensor:
         """Return images [B, channels, H, W] in 0..255 as the module takes them."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from klieg.export.classifiers.onnx_classifier import GraphClassifier, TensorNames, find_classifier
 from klieg.export.classifiers.torch_classifier import TorchClassifier
+from klieg.export.classifiers.weights import weights_sha256
 from klieg.export.parity.finite_differences import with_outputs
 from klieg.export.parity.float64 import evaluator, in_float64
 from klieg.export.parity.original import KINK_LIMIT, LIMIT, output_names, relative_error
@@ -82,7 +83,7 @@ def open_torch(
     traced = find_classifier(
         original.to_onnx(), names=names, input_size=input_size, channels=len(mean)
     )
-    found = replace(traced, layer=original.layer, source_sha256=original.sha256())
+    found = replace(traced, layer=original.layer, source_sha256=weights_sha256(original.module))
     return TorchOriginal(original, found)
 
 

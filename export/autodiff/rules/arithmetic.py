@@ -40,31 +40,6 @@ def neg(at: Pullback) -> Cotangent:
     return Cotangent(at.op.Neg(at.compact.value), at.compact.constant_axes)
 
 
-def sqrt(at: Pullback) -> ir.Value:
-    """y = sqrt(x): x gets g / (2 y)."""
-    return at.op.Div(at.g, at.op.Mul(at.y, 2.0))
-
-
-def exp(at: Pullback) -> ir.Value:
-    """y = exp(x): x gets g y."""
-    return at.op.Mul(at.g, at.y)
-
-
-def log(at: Pullback) -> ir.Value:
-    """y = log(x): g / x."""
-    return at.op.Div(at.g, at.x)
-
-
-def reciprocal(at: Pullback) -> ir.Value:
-    """y = 1 / x: -g y^2."""
-    return at.op.Neg(at.op.Mul(at.g, at.op.Mul(at.y, at.y)))
-
-
-def absolute(at: Pullback) -> ir.Value:
-    """y = |x|: g sign(x)."""
-    return at.op.Mul(at.g, at.op.Sign(at.x))
-
-
 def power(at: Pullback) -> Cotangent:
     """y = x^p: x gets g p x^(p - 1), p gets g y log(x)."""
     op, x, p = at.op, at.input(0), at.input(1)
@@ -102,50 +77,45 @@ def piecewise_constant(at: Pullback) -> None:
     """y does not change with x but in jumps: zero."""
 
 
-def acos(at: Pullback) -> ir.Value:
-    """y = acos(x): -g / sqrt(1 - x^2)."""
-    return at.op.Neg(asin(at))
+def _cosine(at: Pullback) -> ir.Value:
+    """Return sqrt(1 - x^2), the cosine of the angle whose sine is x."""
+    return at.op.Sqrt(at.op.Sub(1.0, at.op.Mul(at.x, at.x)))
 
 
-def asin(at: Pullback) -> ir.Value:
-    """y = asin(x): g / sqrt(1 - x^2)."""
-    return at.op.Div(at.g, at.op.Sqrt(at.op.Sub(1.0, at.op.Mul(at.x, at.x))))
-
-
-CIRCULAR: dict[str, Rule] = {
-    "Acos": acos,
+OF_ONE_NUMBER: dict[str, Rule] = {
+    "Abs": lambda at: at.op.Mul(at.g, at.op.Sign(at.x)),
+    "Acos": lambda at: at.op.Neg(at.op.Div(at.g, _cosine(at))),
     "Acosh": lambda at: at.op.Div(at.g, at.op.Sqrt(at.op.Sub(at.op.Mul(at.x, at.x), 1.0))),
-    "Asin": asin,
+    "Asin": lambda at: at.op.Div(at.g, _cosine(at)),
     "Asinh": lambda at: at.op.Div(at.g, at.op.Sqrt(at.op.Add(at.op.Mul(at.x, at.x), 1.0))),
     "Atan": lambda at: at.op.Div(at.g, at.op.Add(at.op.Mul(at.x, at.x), 1.0)),
     "Atanh": lambda at: at.op.Div(at.g, at.op.Sub(1.0, at.op.Mul(at.x, at.x))),
     "Cos": lambda at: at.op.Neg(at.op.Mul(at.g, at.op.Sin(at.x))),
     "Cosh": lambda at: at.op.Mul(at.g, at.op.Sinh(at.x)),
+    "Exp": lambda at: at.op.Mul(at.g, at.y),
+    "Log": lambda at: at.op.Div(at.g, at.x),
+    "Reciprocal": lambda at: at.op.Neg(at.op.Mul(at.g, at.op.Mul(at.y, at.y))),
     "Sin": lambda at: at.op.Mul(at.g, at.op.Cos(at.x)),
     "Sinh": lambda at: at.op.Mul(at.g, at.op.Cosh(at.x)),
+    "Sqrt": lambda at: at.op.Div(at.g, at.op.Mul(at.y, 2.0)),
     "Tan": lambda at: at.op.Add(at.g, at.op.Mul(at.g, at.op.Mul(at.y, at.y))),
 }
-"""Circular and hyperbolic functions: g times the derivative."""
+"""Functions of one number: g times the derivative, from y where that is shorter."""
 
-RULES: dict[str, Rule] = CIRCULAR | {
-    "Abs": absolute,
+RULES: dict[str, Rule] = OF_ONE_NUMBER | {
     "Add": add,
     "Ceil": piecewise_constant,
     "Div": div,
-    "Exp": exp,
     "Floor": piecewise_constant,
     "Hardmax": piecewise_constant,
-    "Log": log,
     "Max": extreme,
     "Mean": mean,
     "Min": extreme,
     "Mul": mul,
     "Neg": neg,
     "Pow": power,
-    "Reciprocal": reciprocal,
     "Round": piecewise_constant,
     "Sign": piecewise_constant,
-    "Sqrt": sqrt,
     "Sub": sub,
     "Sum": add,
     "Where": where,
