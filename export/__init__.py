@@ -13,7 +13,7 @@ _LATE: Final = dict.fromkeys(__all__, "klieg.export.classifier")
 
 
 def __getattr__(name: str) -> Any:
-    """Import the exporter when it is first used: what rewrites explainer files needs no torch."""
+    """Import the exporter at its first use: re-initialising explainer files needs no torch."""
     if name not in _LATE:
         raise AttributeError(f"module 'klieg.export' has no attribute {name!r}")
     return getattr(importlib.import_module(_LATE[name]), name)

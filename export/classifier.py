@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +13,18 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import ArrayLike
 
-from klieg.errors import OptionError
+from klieg.errors import ExportError, OptionError
 from klieg.export.classifiers.onnx_classifier import (
     GraphClassifier,
-    Names,
+    TensorNames,
     larger_size,
     load_onnx,
 )
+from klieg.export.derived_weights import NOTE
 from klieg.export.instrument.graph import instrument
-from klieg.export.instrument.outputs import OUTPUTS
+from klieg.export.instrument.outputs import BACKWARD
 from klieg.export.instrument.precision import checked_precision, to_mixed_precision
 from klieg.export.instrument.repeat import NotRepeatableError
-from klieg.export.instrument.writing import versions, write_explainer
 from klieg.export.parity import original as parity
 from klieg.export.parity.onnx_original import open_onnx
 from klieg.export.parity.original import Original
@@ -31,6 +32,7 @@ from klieg.export.parity.precision import against_float32
 from klieg.export.random_images import Probes
 from klieg.model_file.explainer_file import ExplainerInfo, Precision
 from klieg.model_file.methods import METHODS, find_method
+from klieg.storage.atomic import atomic_path
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +48,7 @@ PUBLISHED_STEP: Final = 100 / 224
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What `export_classifier` wrote."""
+    """The result of `export_classifier`."""
 
     path: Path
     """The explainer file."""
@@ -61,7 +63,7 @@ class ExportReport:
     nodes_after: int
     """Number of operators of the explainer."""
     outputs: tuple[str, ...]
-    """What the file computes."""
+    """The outputs of the file."""
     methods: tuple[str, ...]
     """The methods that the file can serve."""
     several_targets: bool
@@ -136,17 +138,17 @@ def export_classifier(
     if masker is None and masker_name is not None:
         raise OptionError(f"masker_name is {masker_name!r}, but there is no masker: pass both")
     outputs = _outputs_for(methods, masked=masker is not None)
-    names = Names(layer=layer, image=image, score=score, fixed_inputs=fixed_inputs or {})
+    names = TensorNames(layer=layer, image=image, score=score, fixed_inputs=fixed_inputs or {})
 
     original = classify(
         model, names=names, masker=masker, input_size=input_size, mean=means, std=stds
     )
     classifier = original.classifier
-    _check_class_names(classifier, class_names)
+    _check_class_names(class_names, classifier.score.classes)
     exact, several_targets = _instrumented(classifier, outputs, means, stds, input_size)
     final = to_mixed_precision(exact, precision)
     sizes = [input_size] if classifier.fixed_size else [input_size, larger_size(input_size)]
-    probes = Probes(sizes, channels=len(means), classes=classifier.classes)
+    probes = Probes(sizes, channels=len(means), classes=classifier.score.classes)
     errors = parity.checked(original.errors(exact, probes))
     errors |= against_float32(final, exact, probes, precision=precision)
     info = ExplainerInfo(
@@ -157,13 +159,13 @@ def export_classifier(
         mean=tuple(means),
         std=tuple(stds),
         class_names=None if class_names is None else tuple(class_names),
-        probability=classifier.probability,
+        probability=classifier.score.probability,
         parity=errors,
-        versions=versions(),
+        versions=_versions(),
         masker=masker_name,
         precision=precision,
     )
-    write_explainer(final, info, Path(output))
+    _write(final, info, Path(output))
     written = tuple(parity.output_names(final))
     return ExportReport(
         path=Path(output),
@@ -207,7 +209,7 @@ def _instrumented(
     else:
         proto = ir.to_proto(model)
         error = parity.of_several_targets(
-            proto, size=input_size, channels=len(mean), classes=classifier.classes
+            proto, size=input_size, channels=len(mean), classes=classifier.score.classes
         )
         # What kinks may cost in float32; a wrong graph is off by much more.
         if error <= parity.KINK_LIMIT:
@@ -218,7 +220,7 @@ def _instrumented(
 def classify(
     model: torch.nn.Module | onnx.ModelProto | str | os.PathLike[str],
     *,
-    names: Names,
+    names: TensorNames,
     masker: MaskHead | None,
     input_size: int,
     mean: Sequence[float],
@@ -236,7 +238,7 @@ def classify(
         if masker is not None:
             raise OptionError("masker is for torch modules, got ONNX: export the original module")
         return open_onnx(model, names=names, input_size=input_size, mean=mean, std=std)
-    if names != Names(layer=names.layer):
+    if names != TensorNames(layer=names.layer):
         raise OptionError("image, score and fixed_inputs are for ONNX models, got a torch module")
     from klieg.export.parity.torch_original import open_torch
 
@@ -255,7 +257,7 @@ def _outputs_for(methods: Sequence[str], *, masked: bool) -> list[str]:
             raise OptionError(f"method {name!r} needs a masking model: pass masker (--masker NAME)")
     asked = METHODS if ALL in methods else named
     needed = {output for method in asked.values() for output in method.outputs}
-    return [output for output in OUTPUTS if output == "gradient" or output in needed]
+    return [output for output in BACKWARD if output == "gradient" or output in needed]
 
 
 def _checked_statistics(
@@ -273,9 +275,44 @@ def _checked_statistics(
     return means, stds
 
 
-def _check_class_names(classifier: GraphClassifier, names: Sequence[str] | None) -> None:
+def _check_class_names(names: Sequence[str] | None, classes: int) -> None:
     """Raise OptionError unless there is one name per class, or none at all."""
-    if isinstance(names, str) or (names is not None and len(names) != classifier.classes):
+    if isinstance(names, str) or (names is not None and len(names) != classes):
         raise OptionError(
-            f"got {len(names)} class names for {classifier.classes} classes, expected one per class"
+            f"got {len(names)} class names for {classes} classes, expected one per class"
         )
+
+
+def _write(proto: onnx.ModelProto, info: ExplainerInfo, output: Path) -> None:
+    """Write an explainer file.
+
+    Args:
+        proto: An instrumented classifier; it gets the metadata.
+        info: What the file says about itself.
+        output: Replaced only by a complete file.
+
+    Raises:
+        ExportError: the graph is no valid model, or too large for one file.
+    """
+    notes = {entry.key: entry.value for entry in proto.metadata_props if entry.key == NOTE}
+    onnx.helper.set_model_props(proto, info.to_properties() | notes)
+    proto.producer_name, proto.producer_version = "klieg", info.versions["klieg"]
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+        data = proto.SerializeToString(deterministic=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
+        raise ExportError(f"the explainer is not a valid single-file model: {error}") from error
+    with atomic_path(output) as temporary:
+        temporary.write_bytes(data)
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of the packages that write the file."""
+    packages = ("klieg", "onnx", "onnx-ir", "torch", "numpy")
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # torch is not needed for a bare ONNX model
+    return found

@@ -19,7 +19,7 @@ from klieg.errors import ExportError
 Array = NDArray[Any]
 
 WRITTEN: Final = "gradient/"
-"""What the names of nodes and tensors begin with that klieg wrote."""
+"""Prefix of the names of nodes and tensors that klieg wrote."""
 
 NOTE: Final = "klieg.derived"
 """Metadata of a file: for each derived constant its rule, its sources and its epsilon, in JSON."""
@@ -41,9 +41,9 @@ class DerivedWeight:
     rule: str
     """A key of `RULES`."""
     sources: tuple[str, ...]
-    """The weight, and what else goes into the constant."""
+    """The weight first, then other initialisers that the rule reads."""
     epsilon: float = 0.0
-    """What a rule adds to a variance."""
+    """Added to a variance."""
 
     def computed(self, sources: Sequence[Array]) -> Array:
         """Compute the constant, which may then be given another shape."""
@@ -56,7 +56,7 @@ def as_note(constants: Mapping[str, DerivedWeight]) -> str:
 
 
 def derived_weights(model: onnx.ModelProto) -> dict[str, DerivedWeight]:
-    """Return the derived constants of an explainer file, as it notes them.
+    """Return the derived constants of an explainer file by name.
 
     Raises:
         ExportError: there is no note, because an older klieg wrote the file, or it is malformed.

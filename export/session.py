@@ -12,7 +12,7 @@ class Session:
     """A serialised model in ONNX Runtime on the CPU."""
 
     def __init__(self, model: bytes) -> None:
-        """Open it.
+        """Open a model.
 
         Raises:
             ExportError: ONNX Runtime refuses the model.

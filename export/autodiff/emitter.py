@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from klieg.errors import GradientError
 from klieg.export.derived_weights import WRITTEN, DerivedWeight
 
+Size = NDArray[np.int64] | ir.Value
+"""[n] int64: an array if all n sizes are fixed, else a value of the graph."""
+
 Operand = ir.Value | NDArray[Any] | float | int | Sequence[int] | None
 
 _BOOLEAN: Final = frozenset(
@@ -29,6 +32,8 @@ class Emitter:
     Operands are values of the graph, arrays (which become initializers), Python floats (scalars of
     the type of the first value among the operands), integers and lists of integers (int64), or None
     for an input that is left out.
+
+    Methods in lower case compute with sizes of axes, here where these are fixed, else in the graph.
     """
 
     def __init__(self, graph: ir.Graph) -> None:
@@ -36,7 +41,7 @@ class Emitter:
         self._written: dict[object, ir.Value] = {}
         self._names = {value.name for value in graph_values(graph)} | {node.name for node in graph}
         self.derived_weights: Final[dict[str, DerivedWeight]] = {}
-        """What `derived` wrote, by name."""
+        """The constants that `derived` wrote, by name."""
 
     def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
         if not op_type[0].isupper():
@@ -75,20 +80,48 @@ class Emitter:
             self.derived_weights[str(value.name)] = derived
         return self._written[key]
 
-    def shape(self, value: ir.Value, start: int = 0) -> NDArray[np.int64] | ir.Value:
+    def shape(self, value: ir.Value, start: int = 0) -> Size:
         """Return the sizes of the axes from `start` on: an array if all are fixed, else a value."""
         sizes = dims(value)[start:]
         if None in sizes:
             return self.Shape(value, start=start) if start else self.Shape(value)
         return np.array(sizes, dtype=np.int64)
 
-    def size(self, value: ir.Value, axis: int) -> NDArray[np.int64] | ir.Value:
+    def size(self, value: ir.Value, axis: int) -> Size:
         """Return the size of one axis [1]: an array if it is fixed, else a value."""
         fixed = dims(value)[axis]
         if fixed is None:
             axis %= len(dims(value))
             return self.Shape(value, start=axis, end=axis + 1)
         return np.array([fixed], dtype=np.int64)
+
+    def add(self, a: Size, b: Size) -> Size:
+        """Return the sizes a + b."""
+        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+            return a + b
+        if isinstance(b, np.ndarray) and not b.any():
+            return a
+        if isinstance(a, np.ndarray) and not a.any():
+            return b
+        return self.Add(a, b)
+
+    def subtract(self, a: Size, b: Size) -> Size:
+        """Return the sizes a - b."""
+        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+            return a - b
+        return a if isinstance(b, np.ndarray) and not b.any() else self.Sub(a, b)
+
+    def multiply(self, a: Size, factor: int) -> Size:
+        """Return the sizes a * factor."""
+        if isinstance(a, np.ndarray):
+            return a * factor
+        return a if factor == 1 else self.Mul(a, [factor])
+
+    def join(self, parts: Sequence[Size]) -> Size:
+        """Return all sizes in one row."""
+        if all(isinstance(part, np.ndarray) for part in parts):
+            return np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
+        return self.Concat(*parts, axis=0)
 
     def reshape(self, value: ir.Value, like: ir.Value) -> ir.Value:
         """Give `value` the shape of `like`, which has the same number of elements."""
@@ -164,6 +197,40 @@ def graph_values(graph: ir.Graph) -> list[ir.Value]:
     for node in graph:
         values.extend(node.outputs)
     return values
+
+
+def shape_nodes(value: ir.Value) -> list[ir.Node] | None:
+    """Return the Shape nodes that a value is computed from, None if content goes into it too.
+
+    A value without content is the same for all images of one size: weights, window positions,
+    pooling matrices, the target of a Reshape.
+    """
+    found: list[ir.Node] = []
+    seen: set[ir.Value] = set()
+    waiting = [value]
+    while waiting:
+        current = waiting.pop()
+        if current in seen or current.is_initializer():
+            continue
+        seen.add(current)
+        node = current.producer()
+        if node is None:
+            return None  # an input of the graph
+        if any(
+            a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+            for a in node.attributes.values()
+        ):
+            return None  # its sub-graph may take content from outside
+        if node.op_type == "Shape":
+            found.append(node)
+        else:
+            waiting.extend(operand for operand in node.inputs if operand is not None)
+    return found
+
+
+def has_content(value: ir.Value) -> bool:
+    """Return whether a value depends on the content of an input, not on its size alone."""
+    return shape_nodes(value) is None
 
 
 def _result_type(

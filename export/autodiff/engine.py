@@ -1,4 +1,4 @@
-"""The reverse walk: from the score back to the tensor asked for, one rule per operator."""
+"""The backward pass: from the score back to a tensor, one rule per operator."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class Cotangent:
 
 @dataclass(frozen=True)
 class Pullback:
-    """One question to a rule: what gradient does this input get, given those of the outputs?"""
+    """The arguments of a rule: a node, the gradients of its outputs, and one of its inputs.
+
+    The rule returns the gradient of that input.
+    """
 
     op: Emitter
     node: ir.Node
@@ -42,8 +45,13 @@ class Pullback:
 
     @property
     def x(self) -> ir.Value:
-        """The input that the gradient is asked for."""
+        """The input whose gradient is wanted."""
         return self.input(self.index)
+
+    @property
+    def dtype(self) -> ir.DataType:
+        """The element type of `x`, float32 if it is unknown."""
+        return self.x.dtype or ir.DataType.FLOAT
 
     @property
     def y(self) -> ir.Value:
@@ -64,7 +72,7 @@ class Pullback:
         return self.compact.expanded(self.op, self.y)
 
     def input(self, index: int) -> ir.Value:
-        """Return an input that must be there."""
+        """Return an input; UnsupportedOperatorError if it is left out."""
         value = self.node.inputs[index] if index < len(self.node.inputs) else None
         if value is None:
             raise self.unsupported(f"input {index} is missing")
@@ -103,8 +111,13 @@ class Pullback:
             value = self.op.ReduceSum(value, list(range(extra)), keepdims=0)
         return Cotangent(value)
 
+    def require(self, condition: bool, reason: str) -> None:
+        """Raise UnsupportedOperatorError with a reason unless a condition holds."""
+        if not condition:
+            raise self.unsupported(reason)
+
     def unsupported(self, reason: str) -> UnsupportedOperatorError:
-        """Return the error for a use of the operator that its rule cannot differentiate."""
+        """Return the error for a use of the operator that its rule does not support."""
         return UnsupportedOperatorError(
             f"cannot differentiate {describe(self.node)}: {reason}; choose a later layer, "
             "or export the model without this construct"
@@ -164,7 +177,7 @@ def pull_back(
 
 
 def _apply(rule: Rule, at: Pullback) -> ir.Value | Cotangent | None:
-    """Ask a rule; it may fail on operands or attributes of a wrong kind, which onnx lets pass."""
+    """Apply a rule; malformed operands or attributes, which onnx lets pass, become an own error."""
     try:
         return rule(at)
     except (TypeError, ValueError, IndexError) as error:
@@ -216,7 +229,7 @@ def _operands(node: ir.Node) -> Iterable[ir.Value]:
 
 
 def _carries_gradient(value: ir.Value) -> bool:
-    """Return True for floating point, and for integers that stand for it."""
+    """Return whether a value is floating-point or quantised."""
     producer = value.producer()
     quantised = producer is not None and producer.op_type == "QuantizeLinear"
     return quantised or value.dtype is None or value.dtype.is_floating_point()
@@ -250,7 +263,7 @@ def _check_rules(path: Iterable[ir.Node], rules: Mapping[str, Rule]) -> None:
 
 
 def _total(op: Emitter, cotangents: list[Cotangent]) -> Cotangent | None:
-    """Add the gradients that reach one value on different ways."""
+    """Return the sum of the gradients that reach one value along different paths."""
     if not cotangents:
         return None
     total = cotangents[0]

@@ -15,7 +15,7 @@ from klieg.errors import GradientError
 from klieg.export.autodiff.emitter import Emitter, dims, graph_values
 from klieg.export.autodiff.engine import Cotangent, Rule, pull_back
 from klieg.export.autodiff.normal_form import normal_form
-from klieg.export.autodiff.rules import STANDARD_RULES
+from klieg.export.autodiff.rules.tables import STANDARD_RULES
 
 TARGET: Final = "target"
 GRADIENT: Final = "gradient"

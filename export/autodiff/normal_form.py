@@ -1,4 +1,4 @@
-"""The one form of a model that differentiation works on."""
+"""The normal form of a model, on which differentiation works."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 import onnx
+import onnx.defs
 import onnx.inliner
 import onnx.shape_inference
 import onnx.version_converter
@@ -15,7 +16,7 @@ from onnx_ir.passes import common as passes
 
 from klieg.errors import GradientError
 from klieg.export.autodiff.emitter import graph_values, numpy_constant
-from klieg.export.autodiff.expansion import expand_functions
+from klieg.export.autodiff.rules.tables import STANDARD_RULES
 from klieg.export.autodiff.soundness import check_content, check_structure, try_inference
 
 OPSET: Final = 18
@@ -31,6 +32,10 @@ SHAPE_ARITHMETIC: Final = 4096
 """Largest constant, in elements, that is computed here rather than by the engine at every run."""
 
 
+_NO_EXPANSION: Final = frozenset({"Bernoulli", "Range", "SequenceMap"})
+"""Defined by a loop or by random numbers, which no rule and few engines take."""
+
+
 def normal_form(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> ir.Model:
     """Return a copy at opset 18 with shapes inferred, functions inlined, constants as initializers.
 
@@ -43,7 +48,7 @@ def normal_form(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> ir.Mod
     """
     try:
         try_inference(model)
-        model = _at_opset(expand_functions(model))
+        model = _at_opset(_expanded(model))
         # It checks types and ranks, which folding relies on.
         result = _fold(_inferred(model), keep)
         ir.passes.Sequential(
@@ -69,7 +74,7 @@ MALFORMED: Final = (
     AttributeError,
     IndexError,
 )
-"""What onnx and onnx-ir raise on broken protobufs."""
+"""The errors of onnx and onnx-ir on broken protobufs."""
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -82,6 +87,57 @@ def opset_of(model: onnx.ModelProto) -> int:
         if opset.domain in ("", "ai.onnx"):
             return int(opset.version)
     raise GradientError("the model names no opset for the standard operators")
+
+
+def _expanded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy in which functions are written out by other operators.
+
+    Functions are those that the model itself defines, and standard operators with a definition by
+    other operators and without a gradient rule (Gelu, GroupNormalization, RMSNormalization,
+    Attention, ...). Expanding them also takes a model below the opset that introduced them.
+
+    Args:
+        model: A model at any opset; it is not changed.
+    """
+    model = onnx.inliner.inline_local_functions(model, convert_version=True)
+    version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    expanded: set[str] = set()
+    for node in model.graph.node:
+        schema = _schema(node, version)
+        if schema is not None and _to_expand(schema):
+            expanded.add(node.op_type)
+            _write_defaults(node, schema)
+    if not expanded:
+        return model
+    # Several definitions depend on the types and ranks of their inputs, of constants too.
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    inferred.graph.value_info.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in inferred.graph.initializer
+    )
+    return onnx.inliner.inline_selected_functions(
+        inferred, [("", name) for name in sorted(expanded)], inline_schema_functions=True
+    )
+
+
+def _schema(node: onnx.NodeProto, version: int) -> onnx.defs.OpSchema | None:
+    if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type, version, ""):
+        return None
+    return onnx.defs.get_schema(node.op_type, version, "")
+
+
+def _to_expand(schema: onnx.defs.OpSchema) -> bool:
+    # onnx's type stubs leave these two out.
+    defined = getattr(schema, "has_function") or getattr(schema, "has_context_dependent_function")  # noqa: B009
+    return bool(defined) and schema.name not in STANDARD_RULES and schema.name not in _NO_EXPANSION
+
+
+def _write_defaults(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> None:
+    """Write down attributes that are left out: the inliner does not know their defaults."""
+    given = {attribute.name for attribute in node.attribute}
+    for name, attribute in schema.attributes.items():
+        if name not in given and attribute.default_value.type:
+            node.attribute.append(attribute.default_value)
 
 
 def _at_opset(model: onnx.ModelProto) -> onnx.ModelProto:

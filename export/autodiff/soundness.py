@@ -1,4 +1,4 @@
-"""What is wrong with a model although onnx's checker lets it pass."""
+"""Checks of a model beyond onnx's own checker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PROGRAM: Final = (
 
 
 def try_inference(model: onnx.ModelProto) -> None:
-    """Return if shape inference, whether it succeeds or not, does not end its process.
+    """Check that shape inference, whether it succeeds or not, does not end its process.
 
     onnx 1.23 stops at an assertion where a Slice meets an axis of negative size, such as that
     behind a pool whose window is larger than the image. So models with a Slice are tried in another

@@ -1,4 +1,4 @@
-"""Which input of an ONNX model is the image, in which layout, and what the others are set to."""
+"""The image among the inputs of an ONNX model, its layout, and the values of other inputs."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class ImageInput:
     one_by_one: bool
     """True if the original takes batches of one image only."""
     fixed_inputs: Mapping[str, NDArray[Any]]
-    """What the other inputs are set to, with a batch axis of 1 where they have one."""
+    """Values of the other inputs, with a batch axis of 1 where they have one."""
     batched: frozenset[str]
     """Those of the other inputs that have a batch axis."""
 
     def feeds(self, images: NDArray[np.floating]) -> dict[str, NDArray[Any]]:
-        """Return what the original is fed for normalised images [B, C, H, W]."""
+        """Return the inputs of the original for normalised images [B, C, H, W]."""
         laid_out = images.transpose(TO_CHANNELS_LAST) if self.channels_last else images
         fixed = {
             name: np.repeat(value, len(images), axis=0) if name in self.batched else value

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import onnx
@@ -18,11 +18,12 @@ from klieg.errors import ExportError
 from klieg.export.autodiff.emitter import Emitter, dims
 from klieg.export.autodiff.gradient import find_tensor
 from klieg.export.autodiff.normal_form import normal_form
-from klieg.export.classifiers.attention import attention_weights, before_last_attention
 from klieg.export.classifiers.feature_maps import (
     FeatureMap,
     Shape,
     as_channels_first,
+    attention_weights,
+    before_last_attention,
     feature_map,
     measure_shapes,
 )
@@ -31,8 +32,8 @@ from klieg.export.classifiers.score import Score, find_score
 
 
 @dataclass(frozen=True)
-class Names:
-    """What to take of a model that has several of a kind, and what to set the rest to."""
+class TensorNames:
+    """Names of the tensors to use where a model has several candidates; values of other inputs."""
 
     layer: str | None = None
     """A tensor or node to explain, None for the last feature map."""
@@ -71,23 +72,13 @@ class GraphClassifier:
         return self.score.logits
 
     @property
-    def probability(self) -> Literal["softmax", "sigmoid"]:
-        """How the logits become probabilities."""
-        return self.score.probability
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.score.classes
-
-    @property
     def fixed_size(self) -> bool:
         """True if it takes images of one size only."""
         return None not in dims(self.image)[2:]
 
 
 def find_classifier(
-    proto: onnx.ModelProto, *, input_size: int, channels: int, names: Names | None = None
+    proto: onnx.ModelProto, *, input_size: int, channels: int, names: TensorNames | None = None
 ) -> GraphClassifier:
     """Find the image, the logits and the layer in a bare ONNX classifier.
 
@@ -97,13 +88,13 @@ def find_classifier(
             Sigmoid is stepped over: the score explained is the logit.
         input_size: Height and width of the images it is made for.
         channels: Number of channels of an image.
-        names: What to take where there are several.
+        names: Which tensors to use where there are several candidates.
 
     Raises:
         ExportError: the model is no such classifier, or the layer is not in it.
         OptionError: an input besides the image has no value.
     """
-    names = names or Names()
+    names = names or TensorNames()
     model, image, info, score = _prepared(proto, input_size, channels, names)
     candidates = (
         _candidates(model.graph, score.logits)
@@ -153,7 +144,7 @@ def larger_size(input_size: int) -> int:
 
 
 def _prepared(
-    proto: onnx.ModelProto, input_size: int, channels: int, names: Names
+    proto: onnx.ModelProto, input_size: int, channels: int, names: TensorNames
 ) -> tuple[ir.Model, ir.Value, ImageInput, Score]:
     flexible, one_by_one = with_dynamic_batch(proto, names.image)
     named_node = (list(n.output[:1]) for n in proto.graph.node if n.name and n.name == names.layer)
@@ -171,7 +162,7 @@ def _prepared(
 
 
 def _candidates(graph: ir.Graph, logits: ir.Value) -> list[ir.Value]:
-    """Return what the logits are computed from that may be a feature map, in order."""
+    """Return the tensors before the logits that may be feature maps, in order of computation."""
     weights = attention_weights(graph)
     return [
         value
@@ -252,7 +243,7 @@ EXPECTED: Final = (
 
 
 def ancestors(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:
-    """Return what a value is computed from, itself included, in order of computation."""
+    """Return the values that a value depends on, itself included, in order of computation."""
     needed = {value}
     found: list[ir.Value] = []
     for node in reversed(list(graph)):

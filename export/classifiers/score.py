@@ -13,14 +13,15 @@ from klieg.export.autodiff.engine import describe
 
 _FINAL: Final = ("Softmax", "LogSoftmax", "Sigmoid")
 _SAME_NUMBERS: Final = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze")
+"""Operators that keep the classes in order, which a Transpose need not."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """The logits of a classifier, and what the model itself makes of them."""
+    """The logits of a classifier, and the final operator of the model behind them."""
 
     name: str
-    """Name of the output that the model calls its result."""
+    """Name of the model's own output."""
     logits: ir.Value
     """[batch, classes] float32."""
     final_operator: str | None

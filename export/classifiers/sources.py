@@ -1,4 +1,4 @@
-"""Where the command line gets classifiers from."""
+"""Classifiers by the names of the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EFFICIENTNET_LITE0: Final = "efficientnet-lite0"
 
 @dataclass(frozen=True)
 class Source:
-    """A classifier and what has to be known about its images."""
+    """A classifier, the size and normalisation of its images, its class names."""
 
     model: torch.nn.Module | Path
     input_size: int

@@ -29,7 +29,6 @@ from klieg.export.classifiers.torch_tap import (
     run_tapped,
     traceable_pools,
 )
-from klieg.export.classifiers.weights import weights_sha256
 from klieg.export.random_images import random_images
 
 Tensor = torch.Tensor
@@ -151,10 +150,6 @@ class TorchClassifier:
             arrays[name] = self.feature_map.channels_first(arrays[name])
         return arrays
 
-    def sha256(self) -> str:
-        """Return the digest of the module's weights."""
-        return weights_sha256(self.module)
-
     def _normalised(self, raw: Tensor) -> Tensor:
         """Return images [B, channels, H, W] in 0..255 as the module takes them."""
         return (raw / 255 - self._mean.to(raw.dtype)) / self._std.to(raw.dtype)
@@ -240,7 +235,7 @@ class TorchClassifier:
 
 
 class _Traced(torch.nn.Module):
-    """The module as it is handed to the tracer: its outputs, traceable operators only."""
+    """The module in the form that the tracer takes: traceable operators only."""
 
     def __init__(self, module: torch.nn.Module, tap: Tap, masker: TorchMasker | None) -> None:
         super().__init__()
@@ -260,7 +255,7 @@ class _Traced(torch.nn.Module):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the tracer: what it prints concerns its own internals."""
+    """Silence the tracer, which prints about its own internals."""
     loggers = [
         logging.getLogger(name) for name in ("torch.fx", "torch.onnx", "torch.export", "onnxscript")
     ]

@@ -55,7 +55,7 @@ class ModuleTap:
 
 @dataclass(frozen=True)
 class CallTap:
-    """What the index-th torch function returns, counting what a `CallRecorder` records."""
+    """The output of the index-th torch function, among those that a `CallRecorder` records."""
 
     index: int
     name: str
@@ -101,7 +101,7 @@ def check_path(module: torch.nn.Module, path: str, *, what: str = "layer") -> No
 
 
 def logits_of(output: Any) -> Tensor:
-    """Return the logits [B, classes] from what a classifier returned."""
+    """Return the logits [B, classes] in the output of a classifier."""
     logits = getattr(output, "logits", output)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         shape = f" of shape {list(logits.shape)}" if isinstance(logits, Tensor) else ""

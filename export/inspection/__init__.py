@@ -1,1 +1,1 @@
-"""Looks into a bare ONNX classifier before it is exported."""
+"""Inspection of bare ONNX classifiers, and of graphs for TensorRT."""

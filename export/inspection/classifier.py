@@ -1,4 +1,4 @@
-"""What a bare classifier offers before it is exported: its image, score, feature maps and rules."""
+"""Inspection of a bare classifier before its export: image, score, feature maps, rules."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from klieg.export.autodiff.emitter import dims
 from klieg.export.autodiff.engine import operators_without_rule
 from klieg.export.autodiff.gradient import differentiate
 from klieg.export.autodiff.normal_form import normal_form, opset_of
-from klieg.export.autodiff.rules import STANDARD_RULES
-from klieg.export.classifiers.attention import attention_weights, before_last_attention
-from klieg.export.classifiers.feature_maps import feature_map, measure_shapes
+from klieg.export.autodiff.rules.tables import STANDARD_RULES
+from klieg.export.classifiers.feature_maps import (
+    attention_weights,
+    before_last_attention,
+    feature_map,
+    measure_shapes,
+)
 from klieg.export.classifiers.onnx_classifier import GraphClassifier, ancestors, find_classifier
 from klieg.export.derived_weights import WRITTEN
 from klieg.model_file.onnx_file import DTYPES
@@ -60,7 +64,7 @@ class WithoutRule:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in a model; None and () where it was not."""
+    """The findings in a model; None and () where nothing was found."""
 
     opset: int
     nodes: int
@@ -117,7 +121,7 @@ def _exportable(found: GraphClassifier, facts: Inspection) -> Inspection:
 
 
 def _unexportable(model: onnx.ModelProto, facts: Inspection) -> Inspection:
-    """Collect what can be found all the same."""
+    """Return the findings in a model that cannot be exported."""
     images = [tensor.name for tensor in facts.inputs if len(tensor.shape) == 4]
     scores = [tensor for tensor in facts.outputs if len(tensor.shape) == 2]
     if len(images) == 1:
@@ -210,7 +214,7 @@ def _readable(name: str) -> str | None:
 
 
 def _image_of(inputs: Sequence[Tensor]) -> tuple[int, int]:
-    """Return channels and size of the image as far as the inputs tell, else what is usual."""
+    """Return channels and size of the image, the usual ones where the inputs leave them open."""
     for tensor in inputs:
         if len(tensor.shape) == 4:
             _, *axes = tensor.shape

@@ -1,4 +1,4 @@
-"""What TensorRT refuses, found in a graph without TensorRT.
+"""Operators of a graph that TensorRT refuses, found without TensorRT.
 
 A denylist: operators and uses of operators that its ONNX parser or builder does not take. Measured
 with the parser of TensorRT-RTX 1.7.1 and read in the operator table of TensorRT 10.1; where the two
@@ -27,7 +27,7 @@ class Finding:
     """One node that TensorRT refuses or changes."""
 
     node: str
-    """Its name, or if it has none what it computes."""
+    """Its name, or the names of its outputs if it has none."""
     operator: str
     reason: str
 
@@ -54,7 +54,7 @@ def lint(model: onnx.ModelProto) -> list[Finding]:
 
 @dataclass(frozen=True)
 class _Scope:
-    """What is known about the tensors that a node can see."""
+    """Constants and element types of the tensors in scope of a node."""
 
     constants: Mapping[str, NDArray[Any] | None]
     """Weights and constants, those of one number with their content."""
@@ -123,7 +123,7 @@ class _Use:
         return bool(name) and name not in self.scope.constants
 
     def number(self, index: int) -> float | None:
-        """Return the content of an input that is one number standing in the file."""
+        """Return the content of an input that is a constant of one number, else None."""
         name = self.node.input[index] if index < len(self.node.input) else ""
         content = self.scope.constants.get(name)
         return None if content is None else float(content.ravel()[0])
@@ -194,10 +194,6 @@ def _resize(use: _Use) -> str | None:
     return None
 
 
-def _reduction(use: _Use) -> str | None:
-    return "the axes must be known at build time" if use.computed(1) else None
-
-
 def _top_k(use: _Use) -> str | None:
     k = use.number(1)
     if k is not None and k > TOP_K:
@@ -205,69 +201,57 @@ def _top_k(use: _Use) -> str | None:
     return None if use.attribute("sorted", 1) else "TensorRT 10.1 returns sorted values only"
 
 
-def _one_hot(use: _Use) -> str | None:
-    return "the depth must be known at build time" if use.computed(1) else None
+def _if(reason: str, condition: Callable[[_Use], Any]) -> Callable[[_Use], str | None]:
+    return lambda use: reason if condition(use) else None
 
 
-def _quantisation(use: _Use) -> str | None:
-    return "the zero point must be 0" if use.number(2) else None
-
-
-def _batch_norm(use: _Use) -> str | None:
-    return "training mode is not supported" if use.attribute("training_mode", 0) else None
-
-
-def _dropout(use: _Use) -> str | None:
-    return "training mode is not supported" if use.number(2) else None
-
-
-def _data_dependent(_use: _Use) -> str:
-    return "the shape of its result depends on the data; needs TensorRT's plugin library"
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
 TOP_K: Final = 3840
 
-UNSUPPORTED: Final = frozenset({
-    "AffineGrid", "Bernoulli", "BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr",
-    "BitwiseXor", "CenterCropPad", "Col2Im", "Compress", "ConcatFromSequence", "ConvInteger",
-    "CumProd", "DFT", "DeformConv", "Det", "DynamicQuantizeLinear", "ImageDecoder",
-    "MatMulInteger", "MaxRoiPool", "MaxUnpool", "MelWeightMatrix", "Multinomial",
-    "NegativeLogLikelihoodLoss", "Optional", "OptionalGetElement", "OptionalHasElement",
-    "QLinearConv", "QLinearMatMul", "RegexFullMatch", "SequenceAt", "SequenceConstruct",
-    "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap",
-    "SoftmaxCrossEntropyLoss", "SplitToSequence", "StringConcat", "StringNormalizer",
-    "StringSplit", "SwiGLU", "TfIdfVectorizer", "Unique",
-})  # fmt: skip
+UNSUPPORTED: Final = _names(
+    """
+    AffineGrid Bernoulli BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor
+    CenterCropPad Col2Im Compress ConcatFromSequence ConvInteger CumProd DFT DeformConv Det
+    DynamicQuantizeLinear ImageDecoder MatMulInteger MaxRoiPool MaxUnpool MelWeightMatrix
+    Multinomial NegativeLogLikelihoodLoss Optional OptionalGetElement OptionalHasElement
+    QLinearConv QLinearMatMul RegexFullMatch SequenceAt SequenceConstruct SequenceEmpty
+    SequenceErase SequenceInsert SequenceLength SequenceMap SoftmaxCrossEntropyLoss
+    SplitToSequence StringConcat StringNormalizer StringSplit SwiGLU TfIdfVectorizer Unique
+    """
+)
 """Standard operators without an entry in the parser's table."""
 
-REDUCTIONS: Final = frozenset(
-    f"Reduce{kind}"
-    for kind in (
-        "L1",
-        "L2",
-        "LogSum",
-        "LogSumExp",
-        "Max",
-        "Mean",
-        "Min",
-        "Prod",
-        "Sum",
-        "SumSquare",
-    )
+REDUCTIONS: Final = _names(
+    """
+    ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
+    ReduceSum ReduceSumSquare
+    """
 )
+
+_asymmetric: Final = _if("the zero point must be 0", lambda use: use.number(2))
 
 RULES: Final[Mapping[str, Callable[[_Use], str | None]]] = {
     "AveragePool": _pool,
-    "BatchNormalization": _batch_norm,
-    "DequantizeLinear": _quantisation,
-    "Dropout": _dropout,
+    "BatchNormalization": _if(
+        "training mode is not supported", lambda use: use.attribute("training_mode", 0)
+    ),
+    "DequantizeLinear": _asymmetric,
+    "Dropout": _if("training mode is not supported", lambda use: use.number(2)),
     "MaxPool": _pool,
-    "NonZero": _data_dependent,
-    "OneHot": _one_hot,
-    "QuantizeLinear": _quantisation,
+    "NonZero": _if(
+        "the shape of its result depends on the data; needs TensorRT's plugin library",
+        lambda _use: True,
+    ),
+    "OneHot": _if("the depth must be known at build time", lambda use: use.computed(1)),
+    "QuantizeLinear": _asymmetric,
     "Resize": _resize,
     "ScatterElements": _scatter,
     "ScatterND": _scatter,
     "TopK": _top_k,
-    **dict.fromkeys(REDUCTIONS, _reduction),
+    **dict.fromkeys(
+        REDUCTIONS, _if("the axes must be known at build time", lambda use: use.computed(1))
+    ),
 }

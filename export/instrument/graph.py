@@ -1,4 +1,4 @@
-"""Building the graph of an explainer file: normalisation in front, backward walks behind."""
+"""Building the graph of an explainer file: normalisation in front, backward passes behind."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from klieg.export.autodiff.engine import Cotangent
 from klieg.export.autodiff.gradient import add_target, find_tensor, one_hot_seed
 from klieg.export.classifiers.onnx_classifier import GraphClassifier
 from klieg.export.derived_weights import NOTE, as_note
-from klieg.export.instrument.outputs import Walk
+from klieg.export.instrument.outputs import BackwardPass
 from klieg.export.instrument.repeat import first_of_each, repeat_behind
-from klieg.model_file.outputs import OUTPUTS as FILE_OUTPUTS
+from klieg.model_file.outputs import OUTPUTS
 
-_RESERVED: Final = frozenset({"image", "target", *FILE_OUTPUTS})
+_RESERVED: Final = frozenset({"image", "target", *OUTPUTS})
 
 
 def instrument(
@@ -35,7 +35,7 @@ def instrument(
         classifier: A classifier whose input are normalised images; it is not changed.
         mean: Mean of each channel in 0..1 units.
         std: Standard deviation of each channel in 0..1 units.
-        outputs: What to compute besides logits and activation, keys of `OUTPUTS`.
+        outputs: What to compute besides logits and activation, keys of `BACKWARD`.
         several_targets: True to take n targets per image, so that everything behind the layer runs
             once per target.
 
@@ -68,8 +68,8 @@ def instrument(
     if several_targets:
         layer = repeat_behind(op, graph, image=raw, target=target, layer=activation, logits=logits)
     seed = one_hot_seed(op, logits, target)
-    walk = Walk(op, graph, logits, seed, layer, raw)
-    found = {name: walk(name) for name in outputs}
+    backward = BackwardPass(op, graph, logits, seed, layer, raw)
+    found = {name: backward(name) for name in outputs}
     per_image = first_of_each(op, logits, activation) if several_targets else logits
     values = {name: cotangent.value for name, cotangent in found.items()}
     _set_outputs(op, graph, {"logits": per_image, "activation": activation, **values, **masks})
@@ -94,7 +94,7 @@ def _set_outputs(op: Emitter, graph: ir.Graph, outputs: Mapping[str, ir.Value]) 
 
 
 def _free_names(graph: ir.Graph, names: Collection[str]) -> None:
-    """Rename tensors of the model that bear a name the explainer file reserves."""
+    """Rename the tensors of the model whose names the explainer file reserves."""
     taken = {value.name for value in graph_values(graph)}
     for value in graph_values(graph):
         if value.name in names:
@@ -130,7 +130,7 @@ def _declare_shapes(
     classes: int | None,
     several_targets: bool,
 ) -> None:
-    """Give inputs and outputs readable shapes, and drop those in between: engines infer them."""
+    """Declare the shapes of inputs and outputs; engines infer those of other tensors."""
     for node in graph:
         for value in node.outputs:
             if not value.is_graph_output():
@@ -144,7 +144,7 @@ def _declare_shapes(
     logits.shape = ir.Shape(["batch", classes])
     logits.dtype = ir.DataType.FLOAT
     for value in graph.outputs[2:]:
-        form = FILE_OUTPUTS[str(value.name)].form
+        form = OUTPUTS[str(value.name)].form
         if form == "mask":
             value.shape = ir.Shape(["batch", 1, *list(image.shape)[2:]])
             value.dtype = ir.DataType.FLOAT

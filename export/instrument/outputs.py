@@ -1,4 +1,4 @@
-"""The outputs of an explainer file besides logits and activation: one backward walk each."""
+"""The outputs of an explainer file besides logits and activation: one backward pass each."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ import onnx_ir as ir
 from klieg.errors import GradientError
 from klieg.export.autodiff.emitter import Emitter
 from klieg.export.autodiff.engine import Cotangent, Rule, pull_back
-from klieg.export.autodiff.rules import STANDARD_RULES
-from klieg.export.autodiff.rules.contrastive import contrast
-from klieg.export.autodiff.rules.excitation import EXCITATION_RULES
-from klieg.export.autodiff.rules.rectified import DECONVNET_RULES, GUIDED_RULES
+from klieg.export.autodiff.rules.excitation import EXCITATION_RULES, contrast
+from klieg.export.autodiff.rules.tables import (
+    DECONVNET_RULES,
+    GUIDED_RULES,
+    STANDARD_RULES,
+)
 
 
 @dataclass(frozen=True)
-class Walk:
-    """Where backward walks start, what they may arrive at, and the one emitter that they share.
+class BackwardPass:
+    """A backward pass from the logits to the layer or the image, by any rule table.
 
-    Steps that several walks have in common are written once.
+    Nodes that several outputs have in common are emitted once.
     """
 
     op: Emitter
@@ -35,33 +37,37 @@ class Walk:
     def __call__(self, name: str) -> Cotangent:
         """Emit the output called `name`."""
         try:
-            return OUTPUTS[name](self)
+            return BACKWARD[name](self)
         except GradientError as error:
             raise type(error)(f"output {name!r}: {error}") from error
 
     def to_layer(self, rules: Mapping[str, Rule]) -> Cotangent:
-        """Walk to the layer."""
+        """Emit the result of a rule table at the layer."""
         return pull_back(
             self.op, self.graph, score=self.logits, seed=self.seed, wrt=self.layer, rules=rules
         )
 
     def to_image(self, rules: Mapping[str, Rule]) -> Cotangent:
-        """Walk to the image, whose gradient is never left with size 1 on an axis."""
+        """Emit the result of a rule table at the image, in its full shape."""
         found = pull_back(
             self.op, self.graph, score=self.logits, seed=self.seed, wrt=self.image, rules=rules
         )
         return Cotangent(found.expanded(self.op, self.image))
 
 
-OUTPUTS: Final[Mapping[str, Callable[[Walk], Cotangent]]] = MappingProxyType(
+BACKWARD: Final[Mapping[str, Callable[[BackwardPass], Cotangent]]] = MappingProxyType(
     {
-        "gradient": lambda walk: walk.to_layer(STANDARD_RULES),
-        "image_gradient": lambda walk: walk.to_image(STANDARD_RULES),
-        "guided_gradient": lambda walk: walk.to_image(GUIDED_RULES),
-        "deconvnet_gradient": lambda walk: walk.to_image(DECONVNET_RULES),
-        "excitation": lambda walk: walk.to_layer(EXCITATION_RULES),
-        "contrast": lambda walk: contrast(
-            walk.op, walk.graph, score=walk.logits, seed=walk.seed, wrt=walk.layer
+        "gradient": lambda backward: backward.to_layer(STANDARD_RULES),
+        "image_gradient": lambda backward: backward.to_image(STANDARD_RULES),
+        "guided_gradient": lambda backward: backward.to_image(GUIDED_RULES),
+        "deconvnet_gradient": lambda backward: backward.to_image(DECONVNET_RULES),
+        "excitation": lambda backward: backward.to_layer(EXCITATION_RULES),
+        "contrast": lambda backward: contrast(
+            backward.op,
+            backward.graph,
+            score=backward.logits,
+            seed=backward.seed,
+            wrt=backward.layer,
         ),
     }
 )

@@ -31,43 +31,52 @@ BFLOAT16_OPSET: Final = 22
 HEAVY: Final = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
 """Products: nearly all of the time and nearly all of the weights."""
 
-MOVES: Final = frozenset(
-    {
-        "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity",
-        "Reshape", "Shape", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
-        "Transpose", "Unsqueeze",
-    }
-)  # fmt: skip
-"""Operators that copy numbers of their first operand, or read its size: no cast is needed."""
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
-def _because(reason: str, *operators: str) -> dict[str, str]:
-    return dict.fromkeys(operators, reason)
+MOVES: Final = _names(
+    """
+    DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Reshape Shape Size Slice
+    SpaceToDepth Split Squeeze Tile Transpose Unsqueeze
+    """
+)
+"""Operators that copy numbers of their first operand, or read its size: no cast is needed.
+
+Not the same as what a whole weight or a score may pass unharmed (`weight_graph`, `score`), which
+may be cast, but not cut or gathered."""
+
+
+def _because(reason: str, operators: str) -> dict[str, str]:
+    return dict.fromkeys(operators.split(), reason)
 
 
 FLOAT32: Final[Mapping[str, str]] = {
     **_because(
         "sums over whole images pass 65504, and small terms are lost in large sums",
-        "CumSum", "GlobalAveragePool", "GlobalLpPool", "LpPool", "ReduceL1", "ReduceL2",
-        "ReduceLogSum", "ReduceLogSumExp", "ReduceMean", "ReduceProd", "ReduceSum",
-        "ReduceSumSquare",
+        """
+        CumSum GlobalAveragePool GlobalLpPool LpPool ReduceL1 ReduceL2 ReduceLogSum
+        ReduceLogSumExp ReduceMean ReduceProd ReduceSum ReduceSumSquare
+        """,
     ),
     **_because(
         "a variance passes 65504, the epsilon beside it is below float16's smallest numbers",
-        "BatchNormalization", "GroupNormalization", "InstanceNormalization", "LRN",
-        "LayerNormalization", "LpNormalization", "MeanVarianceNormalization", "Pow", "Reciprocal",
-        "Sqrt",
+        """
+        BatchNormalization GroupNormalization InstanceNormalization LRN LayerNormalization
+        LpNormalization MeanVarianceNormalization Pow Reciprocal Sqrt
+        """,
     ),
     **_because("a denominator may be subnormal or 0 in float16", "Div"),
     **_because(
         "exponentials and probabilities span more than float16's range",
-        "Exp", "Log", "LogSoftmax", "Softmax", "Softplus",
+        "Exp Log LogSoftmax Softmax Softplus",
     ),
     **_because("1 + erf(x) cancels", "Erf"),
     **_because("TensorRT has no bfloat16 form of it", "HardSwish"),
-    **_because("places of pixels need more than 11 bits", "GridSample", "Resize"),
-    **_because("the values read are compared or counted", "ArgMax", "ArgMin", "Cast", "TopK"),
-}  # fmt: skip
+    **_because("places of pixels need more than 11 bits", "GridSample Resize"),
+    **_because("the values read are compared or counted", "ArgMax ArgMin Cast TopK"),
+}
 """Operators that stay in float32, and why. Besides: a tensor times itself (a variance), whatever
 depends on the target (see `to_mixed_precision`), whatever does not depend on the image, and
 operators whose constants the lower precision cannot hold (see `holds`)."""
@@ -77,7 +86,7 @@ def to_mixed_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProt
     """Return a copy of an explainer whose heavy operators compute in a lower precision.
 
     Products (`HEAVY`) take the lower precision, and what follows them keeps it until an operator of
-    the table `FLOAT32`. The backward walks, which is everything that depends on the content of
+    the table `FLOAT32`. The backward passes, which is everything that depends on the content of
     `target`, stay in float32: behind a mean over an image gradients are about 1e-5, where float16
     has two digits left. They read the same weights, which stand in the file once, in the lower
     precision.
@@ -156,8 +165,10 @@ def _check_convertible(graph: ir.Graph, precision: str) -> None:
                 f"is in it already: leave out precision={precision!r} (--precision), or export "
                 "the model unquantised"
             )
-        if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-               for a in node.attributes.values()):  # fmt: skip
+        if any(
+            a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+            for a in node.attributes.values()
+        ):
             raise ExportError(
                 f"node {node.name!r} ({node.op_type}) has a graph inside, whose precision cannot "
                 "be changed: export the model with precision='float32'"
@@ -165,17 +176,17 @@ def _check_convertible(graph: ir.Graph, precision: str) -> None:
 
 
 def forward_nodes(graph: ir.Graph) -> set[ir.Node]:
-    """Return the nodes that depend on the content of the image, backward walks included."""
+    """Return the nodes that depend on the content of the image, backward passes included."""
     return _carrying(graph, [value for value in graph.inputs if value.name != "target"])
 
 
 def backward_nodes(graph: ir.Graph) -> set[ir.Node]:
-    """Return the nodes that depend on which class is asked for."""
+    """Return the nodes that depend on the target class."""
     return _carrying(graph, [value for value in graph.inputs if value.name == "target"])
 
 
 class _Conversion:
-    """One walk over a graph in order of computation."""
+    """Conversion of one graph, node by node in order of computation."""
 
     def __init__(self, graph: ir.Graph, low: ir.DataType) -> None:
         self._graph, self._low = graph, low
@@ -221,9 +232,12 @@ class _Conversion:
             and node not in self._backward
             and not (node.op_type == "Mul" and node.inputs[0] is node.inputs[1])
             and (node.op_type in HEAVY or any(v.dtype == self._low for v in computed))
-            and all(v in self._weights or holds(_content(v), self._low)
-                    for v in operands if v.is_initializer())
-        )  # fmt: skip
+            and all(
+                v in self._weights or holds(_content(v), self._low)
+                for v in operands
+                if v.is_initializer()
+            )
+        )
         return self._low if takes_low else ir.DataType.FLOAT
 
     def _in(self, dtype: ir.DataType, value: ir.Value, reader: ir.Node) -> ir.Value:
@@ -281,7 +295,7 @@ def _held(weight: ir.Value, node: ir.Node, low: ir.DataType) -> bool:
 
 
 def _weights(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield the constants that a product reads, as they are or moved."""
+    """Yield the constants that a product reads, directly or through `MOVES`."""
     for value in node.inputs:
         while value is not None and (producer := value.producer()) is not None:
             value = producer.inputs[0] if producer.op_type in MOVES else None

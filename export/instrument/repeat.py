@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from klieg.export.autodiff.emitter import Emitter, dims
-from klieg.export.autodiff.provenance import shape_nodes
+from klieg.export.autodiff.emitter import Emitter, dims, shape_nodes
 from klieg.export.classifiers.onnx_classifier import ancestors
 
 
 class NotRepeatableError(Exception):
-    """It cannot be told for sure how a value behind the layer depends on the batch."""
+    """A value behind the layer depends on the batch in an unknown way."""
 
 
 def repeat_behind(
@@ -31,7 +30,7 @@ def repeat_behind(
     layer: ir.Value,
     logits: ir.Value,
 ) -> ir.Value:
-    """Repeat the layer, and what else carries the batch past it, for every target.
+    """Repeat the layer, and other values that nodes behind it read, once per target.
 
     What the logits do not need, the head of a masking model, stays at one row per image: of values
     that are repeated it reads the first of each image.
@@ -56,14 +55,14 @@ def repeat_behind(
     aside: list[ir.Node] = []
     for node in _behind(graph, layer):
         (aside if needed.isdisjoint(node.outputs) else behind).append(node)
-    passing = _Passing(op, str(image.shape[0]) if image.shape else "", target, layer)
-    repeated = passing.repeated(layer)
+    repeater = _Repeater(op, str(image.shape[0]) if image.shape else "", target, layer)
+    repeated = repeater.repeated(layer)
     substitutes = {layer: repeated}
     for crossing in _crossing(behind, layer):
-        substitutes[crossing] = passing.substitute(crossing)
+        substitutes[crossing] = repeater.substitute(crossing)
     inside = {output for node in behind for output in node.outputs}
     read = dict.fromkeys(v for node in aside for v in node.inputs if v is not None and v in inside)
-    first = {value: passing.first_of_each(value) for value in read}
+    first = {value: repeater.first_of_each(value) for value in read}
     _replace(behind, substitutes)
     _replace(aside, first)
     graph.sort()
@@ -91,8 +90,8 @@ def first_of_each(op: Emitter, value: ir.Value, layer: ir.Value) -> ir.Value:
 
 
 @dataclass
-class _Passing:
-    """Makes the substitutes of values that pass the layer."""
+class _Repeater:
+    """Substitutes for values [batch, ...] that nodes behind the layer read: one row per target."""
 
     op: Emitter
     batch: str  # symbol of the batch axis
@@ -103,21 +102,21 @@ class _Passing:
         self._made: dict[ir.Value, ir.Value] = {}
 
     def substitute(self, value: ir.Value) -> ir.Value:
-        """Return what a value from before the layer is for batch * n images."""
+        """Return the substitute [batch * n, ...] of a value from before the layer."""
         if shape_nodes(value) is not None:
             return self._recomputed(value)
         self._check_rows(value)
         return self.repeated(value)
 
     def first_of_each(self, value: ir.Value) -> ir.Value:
-        """Return what a value that is repeated is for batch images."""
+        """Return the rows [batch, ...] of the first targets of a repeated value."""
         if shape_nodes(value) is not None:
             raise NotRepeatableError(value.name)
         self._check_rows(value)
         return first_of_each(self.op, value, self.layer)
 
     def _check_rows(self, value: ir.Value) -> None:
-        """Check that the batch is the first axis of a value and no other."""
+        """Raise NotRepeatableError unless the first axis of a value, and no other, is the batch."""
         if value.shape is None or self._batch_axes(value, 0, len(value.shape)) != [0]:
             raise NotRepeatableError(value.name)
 
@@ -136,7 +135,7 @@ class _Passing:
         return result
 
     def _recomputed(self, value: ir.Value) -> ir.Value:
-        """Compute a value that depends on sizes only for batch * n images."""
+        """Compute a value that depends on sizes only, such as a shape, for batch * n rows."""
         node = value.producer()
         if node is None:
             return value  # an initializer
@@ -193,7 +192,7 @@ class _Passing:
 
 
 def _behind(graph: ir.Graph, layer: ir.Value) -> list[ir.Node]:
-    """Return the nodes that the layer leads to."""
+    """Return the nodes that depend on the layer."""
     reached, nodes = {layer}, []
     for node in graph:
         if any(value in reached for value in node.inputs):

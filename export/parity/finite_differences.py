@@ -122,7 +122,7 @@ def with_outputs(explainer: onnx.ModelProto, names: Sequence[str]) -> onnx.Model
 def _cut_behind(
     explainer: onnx.ModelProto, wrt: str, outputs: Sequence[str]
 ) -> tuple[onnx.ModelProto, list[str]]:
-    """Return the part behind a tensor, and which computed tensors it reads, `wrt` included."""
+    """Return the part behind `wrt`, and the names of the computed tensors that it reads."""
     graph = explainer.graph
     behind = {wrt, "target"}
     for node in graph.node:

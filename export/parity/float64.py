@@ -2,7 +2,7 @@
 
 onnx.reference (onnx 1.23) computes grouped transposed convolutions, some padded pools, the L1 norm
 of negative numbers and the channels of LRN wrongly, cannot pad by negative amounts, and slides
-windows in Python loops.
+windows in Python loops. Quantisation is evaluated without its rounding.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+import onnx.helper
 import onnx.numpy_helper
 import onnx.reference
 import torch
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 from torch.nn import functional
-
-from klieg.export.parity.unrounded import DequantizeLinear, QuantizeLinear
 
 Array = NDArray[np.float64]
 
@@ -56,6 +55,9 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
         array = doubled(onnx.numpy_helper.to_array(tensor))
         tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
     for node in copy.graph.node:
+        if node.op_type == "ConstantOfShape" and not node.attribute:  # zeros in float32
+            zero = onnx.numpy_helper.from_array(np.zeros(1))
+            node.attribute.append(onnx.helper.make_attribute("value", zero))
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.i in _SHORTER:
                 attribute.i = onnx.TensorProto.DOUBLE
@@ -66,14 +68,16 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def doubled(array: NDArray[Any]) -> NDArray[Any]:
-    """Return shorter floating-point types as float64, anything else as it is."""
+    """Return a floating-point array as float64, any other array unchanged."""
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-class Conv(OpRun):
-    """Convolution."""
-
+class _Operator(OpRun):
     op_domain = ""
+
+
+class Conv(_Operator):
+    """Convolution."""
 
     def _run(self, x: Array, w: Array, bias: Array | None = None, **options: Any) -> tuple[Array]:
         slide = _Slide(x, w.shape[2:], options)
@@ -90,10 +94,8 @@ class Conv(OpRun):
         return (y.numpy(),)
 
 
-class ConvTranspose(OpRun):
+class ConvTranspose(_Operator):
     """Transposed convolution."""
-
-    op_domain = ""
 
     def _run(self, x: Array, w: Array, bias: Array | None = None, **options: Any) -> tuple[Array]:
         slide = _Slide(x, w.shape[2:], options)
@@ -125,20 +127,16 @@ class ConvTranspose(OpRun):
         return (functional.pad(y, cut[::-1]).contiguous().numpy(),)
 
 
-class MaxPool(OpRun):
+class MaxPool(_Operator):
     """Maximum under a window."""
-
-    op_domain = ""
 
     def _run(self, x: Array, **attributes: Any) -> tuple[Array]:
         windows = _Slide(x, attributes["kernel_shape"], attributes).windows(x, -np.inf)
         return (windows.amax(dim=tuple(range(x.ndim, windows.ndim))).numpy(),)
 
 
-class AveragePool(OpRun):
+class AveragePool(_Operator):
     """Mean under a window."""
-
-    op_domain = ""
 
     def _run(self, x: Array, **attributes: Any) -> tuple[Array]:
         slide = _Slide(x, attributes["kernel_shape"], attributes)
@@ -152,10 +150,8 @@ class AveragePool(OpRun):
         return ((slide.windows(x, 0).sum(dim=axes) / number).numpy(),)
 
 
-class LpPool(OpRun):
+class LpPool(_Operator):
     """Norm under a window."""
-
-    op_domain = ""
 
     def _run(self, x: Array, p: int | None = None, **attributes: Any) -> tuple[Array]:
         windows = _Slide(x, attributes["kernel_shape"], attributes).windows(x, 0)
@@ -163,10 +159,8 @@ class LpPool(OpRun):
         return (torch.linalg.vector_norm(windows, ord=p or 2, dim=axes).numpy(),)
 
 
-class GlobalLpPool(OpRun):
+class GlobalLpPool(_Operator):
     """Norm of an image."""
-
-    op_domain = ""
 
     def _run(self, x: Array, p: int | None = None) -> tuple[Array]:
         axes = tuple(range(2, x.ndim))
@@ -174,28 +168,22 @@ class GlobalLpPool(OpRun):
         return (norm.numpy(),)
 
 
-class GlobalMaxPool(OpRun):
+class GlobalMaxPool(_Operator):
     """Maximum of an image."""
-
-    op_domain = ""
 
     def _run(self, x: Array) -> tuple[Array]:
         return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
-class Erf(OpRun):
+class Erf(_Operator):
     """Error function; onnx.reference rounds it to float32."""
-
-    op_domain = ""
 
     def _run(self, x: Array) -> tuple[Array]:
         return (torch.special.erf(_tensor(x)).numpy(),)
 
 
-class LRN(OpRun):
+class LRN(_Operator):
     """Normalisation by the squares of neighbouring channels."""
-
-    op_domain = ""
 
     def _run(self, x: Array, alpha: float, beta: float, bias: float, size: int) -> tuple[Array]:
         squares = np.zeros_like(x)
@@ -205,19 +193,15 @@ class LRN(OpRun):
         return (x / (bias + alpha / size * squares) ** beta,)
 
 
-class LpNormalization(OpRun):
+class LpNormalization(_Operator):
     """Division by the L1 or L2 norm along an axis."""
-
-    op_domain = ""
 
     def _run(self, x: Array, axis: int, p: int) -> tuple[Array]:
         return (x / np.linalg.norm(x, ord=p, axis=axis, keepdims=True),)
 
 
-class Pad(OpRun):
+class Pad(_Operator):
     """A border; negative amounts cut."""
-
-    op_domain = ""
 
     def _run(
         self,
@@ -235,6 +219,47 @@ class Pad(OpRun):
         )
         options = {"constant_values": 0 if value is None else value} if mode == "constant" else {}
         return (np.pad(x[cut], np.maximum(amounts, 0), mode=mode, **options),)  # type: ignore[call-overload]
+
+
+class QuantizeLinear(_Operator):
+    """Values in units of a scale, cut off but not rounded.
+
+    Rounding has no derivative to compare with. Without it a pair of QuantizeLinear and
+    DequantizeLinear is the identity, whose derivative is the gradient that passes straight through;
+    values are still cut off, half a step beyond both ends of their type, where rounding would begin
+    to move them by more than that.
+    """
+
+    def _run(
+        self, x: Array, scale: Array, zero: NDArray[Any] | None = None, axis: int = 1, **_: Any
+    ) -> tuple[Array]:
+        limits = np.iinfo(np.uint8 if zero is None else zero.dtype)
+        values = x / _along(scale, x, axis) + (0 if zero is None else _along(zero, x, axis))
+        return (values.clip(limits.min - 0.5, limits.max + 0.5),)
+
+
+class DequantizeLinear(_Operator):
+    """The way back."""
+
+    def _run(
+        self,
+        x: NDArray[Any],
+        scale: Array,
+        zero: NDArray[Any] | None = None,
+        axis: int = 1,
+        **_: Any,
+    ) -> tuple[Array]:
+        values = x.astype(np.float64) - (0 if zero is None else _along(zero, x, axis))
+        return (values * _along(scale, x, axis),)
+
+
+def _along(parameter: NDArray[Any], x: NDArray[Any], axis: int) -> Array:
+    """Return a scale or zero point, one or one per entry of an axis, in the rank of x."""
+    if parameter.size == 1:
+        return parameter.astype(np.float64).reshape(())
+    shape = [1] * x.ndim
+    shape[axis] = -1
+    return parameter.astype(np.float64).reshape(shape)
 
 
 class _Slide:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from klieg.export.classifiers.onnx_classifier import (
     GraphClassifier,
-    Names,
+    TensorNames,
     find_classifier,
     with_final_operator,
 )
@@ -73,7 +73,7 @@ class OnnxOriginal:
 def open_onnx(
     model: onnx.ModelProto,
     *,
-    names: Names,
+    names: TensorNames,
     input_size: int,
     mean: Sequence[float],
     std: Sequence[float],

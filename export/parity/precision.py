@@ -1,4 +1,4 @@
-"""What a lower precision costs, and that it changes nothing else."""
+"""Comparison of an explainer in mixed precision with the same explainer in float32."""
 
 from __future__ import annotations
 
@@ -63,8 +63,11 @@ def against_float32(
     if precision == "float32":
         return {}
     names = output_names(original)
-    unrounded = _unrounded(mixed, original)
-    graphs = {"exact": in_float32(original), "same": unrounded, "rounded": emulated(mixed)}
+    graphs = {
+        "exact": in_float32(original),
+        "same": _without_rounding(mixed, original),
+        "rounded": emulated(mixed),
+    }
     sessions = {key: Session(graph.SerializeToString()) for key, graph in graphs.items()}
     same, rounded = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     for feeds in probes:
@@ -122,7 +125,7 @@ def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _unrounded(mixed: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
+def _without_rounding(mixed: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
     """Return a mixed-precision graph in float32 with the weights of the original.
 
     Raises:

@@ -11,8 +11,9 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from klieg.export.classifiers.onnx_classifier import GraphClassifier, Names, find_classifier
+from klieg.export.classifiers.onnx_classifier import GraphClassifier, TensorNames, find_classifier
 from klieg.export.classifiers.torch_classifier import TorchClassifier
+from klieg.export.classifiers.weights import weights_sha256
 from klieg.export.parity.finite_differences import with_outputs
 from klieg.export.parity.float64 import evaluator, in_float64
 from klieg.export.parity.original import KINK_LIMIT, LIMIT, output_names, relative_error
@@ -79,14 +80,14 @@ def open_torch(
     original = TorchClassifier(
         module, layer=layer, input_size=input_size, mean=mean, std=std, masker=masker
     )
-    names = Names(layer="layer", mask=None if masker is None else "mask")
+    names = TensorNames(layer="layer", mask=None if masker is None else "mask")
     traced = find_classifier(
         original.to_onnx(), names=names, input_size=input_size, channels=len(mean)
     )
-    found = replace(traced, layer=original.layer, source_sha256=original.sha256())
+    found = replace(traced, layer=original.layer, source_sha256=weights_sha256(original.module))
     return TorchOriginal(original, found)
 
 
 def _error(value: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Return the relative error of an output that may be left small where it is constant."""
+    """Return the relative error of an output, which may have size 1 on constant axes."""
     return relative_error(np.broadcast_to(value, truth.shape), truth)

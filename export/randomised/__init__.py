@@ -1,1 +1,1 @@
-"""Explainer files with weights drawn anew, for sanity checks."""
+"""Explainer files with re-initialised weights, for sanity checks."""

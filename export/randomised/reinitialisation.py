@@ -1,4 +1,4 @@
-"""An explainer file whose classifier has forgotten what it learned: weights drawn anew.
+"""Re-initialisation of the weights of the classifier in an explainer file.
 
 For the model parameter randomisation test of Adebayo et al.: Sanity checks for saliency maps,
 NeurIPS 2018. Needs onnx alone.
@@ -40,7 +40,7 @@ class Weight:
 
     name: str
     fan: int
-    """What the draw is scaled by: see `reinitialised`."""
+    """The fan that scales the draw: see `reinitialised`."""
     spread: bool
     """True for the normal draw of kernels and matrices, False for the uniform one of vectors."""
 
@@ -54,10 +54,10 @@ class Layer:
 
 
 def layers(model: onnx.ModelProto) -> list[Layer]:
-    """Return what can be drawn anew on the way from the image to the logits, last layer first.
+    """Return the layers between image and logits that can be re-initialised, last layer first.
 
     Layers are ordered by the length of their longest path to the logits. What only other outputs
-    need is left out: a masking model, the backward walks. Vectors that are added or multiplied
+    need is left out: a masking model, the backward passes. Vectors that are added or multiplied
     (biases, scales) belong to the layer whose output they change; tables, such as the positions of
     a transformer, and running statistics stay what they are, and so do vectors in front of the
     first layer: they normalise the image. Weights that several layers share belong to the last.
@@ -77,8 +77,9 @@ def layers(model: onnx.ModelProto) -> list[Layer]:
         head = next((use for use in uses if _starts_layer(use)), None)
         upstream = max(
             (layer_of[name] for name in graph.data(node) if name in layer_of),
-            key=graph.position, default=None,
-        )  # fmt: skip
+            key=graph.position,
+            default=None,
+        )
         if head is not None:
             heads.append(head)
             upstream = node.output[0]
@@ -106,7 +107,7 @@ def parsed(data: bytes) -> onnx.ModelProto:
 def reinitialised(
     model: onnx.ModelProto, chosen: Sequence[Layer], *, seed: int = 0
 ) -> onnx.ModelProto:
-    """Return a copy of an explainer file with the weights of some layers drawn anew.
+    """Return a copy of an explainer file with the weights of some layers re-initialised.
 
     Kernels are drawn from N(0, 2 / (out kh kw)), with `out` per group, matrices from
     N(0, 2 / in), vectors of n entries uniformly from +-1 / sqrt(n). That is the published draw but

@@ -34,14 +34,16 @@ _OPERANDS: Final = {
 _MOVES: Final = frozenset(
     {"Cast", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 )
-"""Operators that a weight may pass on its way to the operator that uses it."""
+"""Operators that a weight may pass on its way to the operator that uses it: it stays whole."""
 
 _FLOATS: Final = frozenset(
     {
-        onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16,
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.FLOAT16,
+        onnx.TensorProto.BFLOAT16,
         onnx.TensorProto.DOUBLE,
     }
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

@@ -13,20 +13,18 @@ import pytest
 import torch
 
 from helpers.bare_models import traced
+from helpers.running import noise, outputs
 from helpers.small_net import MEAN, NAMES, STD, small_net
 from klieg.errors import ExportError, OptionError, UnsupportedOperatorError
 from klieg.export import export_classifier
 from klieg.export.classifier import default_scales
-from klieg.export.instrument.outputs import OUTPUTS
+from klieg.export.instrument.outputs import BACKWARD
 from klieg.model_file.explainer_file import read_explainer
 from klieg.model_file.methods import METHODS
 
 
-def outputs(path: Path, size: tuple[int, int] = (32, 32), batch: int = 2) -> dict[str, np.ndarray]:
-    session = onnxruntime.InferenceSession(path.read_bytes())
-    images = np.random.default_rng(0).uniform(0, 255, (batch, 3, *size)).astype(np.float32)
-    values = session.run(None, {"image": images, "target": np.arange(batch) % 5})
-    return dict(zip([o.name for o in session.get_outputs()], values, strict=True))
+def answers(path: Path, size: tuple[int, int] = (32, 32), batch: int = 2) -> dict[str, np.ndarray]:
+    return outputs(path, {"image": noise(batch, *size), "target": np.arange(batch) % 5})
 
 
 def test_report_and_metadata(tmp_path: Path) -> None:
@@ -68,7 +66,7 @@ def test_more_methods(kind: str, bare: onnx.ModelProto, tmp_path: Path) -> None:
     assert {"rise", "gradcam", "smoothgrad", "contrastive_excitation"} < set(report.methods)
     assert not {"guided_backprop", "deconvnet", "excitation_backprop"} & set(report.methods)
     assert 0 < report.parity["image_gradient"] < 1e-5
-    out = outputs(path)
+    out = answers(path)
     assert out["image_gradient"].shape == (2, 3, 32, 32)
     assert out["contrast"].shape == (2, 16, 4, 4)
 
@@ -79,7 +77,7 @@ def test_all_methods(tmp_path: Path) -> None:
         small_net(), path, input_size=32, mean=MEAN, std=STD, methods=["all"]
     )
     assert set(report.methods) == set(METHODS) - {"casm"}  # needs a masking model
-    assert set(report.outputs) == {"logits", "activation", *OUTPUTS}
+    assert set(report.outputs) == {"logits", "activation", *BACKWARD}
 
 
 def test_image_gradient_is_per_grey_level(tmp_path: Path) -> None:
@@ -99,7 +97,7 @@ def test_image_gradient_is_per_grey_level(tmp_path: Path) -> None:
 
 
 def test_default_layer_is_what_the_global_pool_reads(small_explainer: Path) -> None:
-    out = outputs(small_explainer, (40, 64))
+    out = answers(small_explainer, (40, 64))
     assert out["activation"].shape == (2, 16, 5, 8)
     assert out["activation"].min() == 0  # behind the last Relu
     assert out["gradient"].shape == (2, 16, 1, 1)  # the same everywhere: kept small
@@ -115,7 +113,7 @@ def test_earlier_layer_equals_autograd(tmp_path: Path) -> None:
     )
     assert report.layer == "features.3"
     assert 0 < report.parity["gradient"] < 1e-5
-    assert outputs(path)["gradient"].shape == (2, 8, 8, 8)
+    assert answers(path)["gradient"].shape == (2, 8, 8, 8)
 
 
 def test_published_sizes() -> None:
@@ -124,9 +122,11 @@ def test_published_sizes() -> None:
 
 def test_fixed_size_head_says_so(tmp_path: Path) -> None:
     net = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3, stride=4), torch.nn.ReLU(), torch.nn.Flatten(),
+        torch.nn.Conv2d(3, 4, 3, stride=4),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
         torch.nn.Linear(4 * 8 * 8, 5),
-    )  # fmt: skip
+    )
     report = export_classifier(net, tmp_path / "f.onnx", input_size=32, mean=MEAN, std=STD)
     file = read_explainer(tmp_path / "f.onnx")
     assert report.fixed_size
@@ -141,7 +141,7 @@ def test_adaptive_pool_to_a_grid_takes_any_size(tmp_path: Path) -> None:
     )
     assert not report.fixed_size
     assert report.layer == "features"  # not the grid, which is 3 x 3 at every size
-    assert outputs(tmp_path / "g.onnx", (56, 41))["gradient"].shape == (2, 16, 7, 6)
+    assert answers(tmp_path / "g.onnx", (56, 41))["gradient"].shape == (2, 16, 7, 6)
 
 
 @pytest.mark.parametrize("tail", [None, "Softmax", "LogSoftmax", "Sigmoid"])
@@ -151,7 +151,7 @@ def test_bare_onnx(tail: str | None, tmp_path: Path, small_explainer: Path) -> N
     report = export_classifier(model, path, input_size=32, mean=MEAN, std=STD)
     assert set(report.parity) == {"logits", "gradient"}
     assert max(report.parity.values()) < 1e-5
-    truth, got = outputs(small_explainer), outputs(path)
+    truth, got = answers(small_explainer), answers(path)
     for name, value in truth.items():
         np.testing.assert_allclose(got[name], value, atol=1e-5)
     expected = "sigmoid" if tail == "Sigmoid" else "softmax"
@@ -163,18 +163,22 @@ def test_bare_onnx_from_a_file_with_a_named_layer(bare: onnx.ModelProto, tmp_pat
     pool = next(node for node in bare.graph.node if node.op_type == "MaxPool")
     for layer in (pool.output[0], pool.name):
         report = export_classifier(
-            tmp_path / "bare.onnx", tmp_path / "e.onnx", layer=layer, input_size=32,
-            mean=MEAN, std=STD,
-        )  # fmt: skip
+            tmp_path / "bare.onnx",
+            tmp_path / "e.onnx",
+            layer=layer,
+            input_size=32,
+            mean=MEAN,
+            std=STD,
+        )
         assert report.layer == pool.output[0]
-        assert outputs(tmp_path / "e.onnx")["gradient"].shape == (2, 8, 8, 8)
+        assert answers(tmp_path / "e.onnx")["gradient"].shape == (2, 8, 8, 8)
 
 
 def test_model_with_reserved_names(bare: onnx.ModelProto, tmp_path: Path) -> None:
     text = bare.SerializeToString().replace(b"pixels", b"target").replace(b"scores", b"images")
     model = onnx.load_from_string(text)
     export_classifier(model, tmp_path / "e.onnx", input_size=32, mean=MEAN, std=STD)
-    assert set(outputs(tmp_path / "e.onnx")) == {"logits", "activation", "gradient"}
+    assert set(answers(tmp_path / "e.onnx")) == {"logits", "activation", "gradient"}
 
 
 @pytest.mark.parametrize(
@@ -200,9 +204,10 @@ def test_impossible_options(
 ) -> None:
     with pytest.raises(error, match=message):
         export_classifier(
-            small_net(), tmp_path / "x.onnx",
+            small_net(),
+            tmp_path / "x.onnx",
             **{"input_size": 32, "mean": MEAN, "std": STD, **options},
-        )  # fmt: skip
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -245,7 +250,7 @@ def test_onnx_of_another_size(tmp_path: Path) -> None:
             [oh.make_tensor_value_info("y", 1, ["n", 3])],
         ),
         opset_imports=[oh.make_opsetid("", 18)],
-    )  # fmt: skip
+    )
     with pytest.raises(ExportError, match="32 x 32 pixels only"):
         export_classifier(model, tmp_path / "x.onnx", input_size=224, mean=MEAN, std=STD)
     with pytest.raises(ExportError, match="channels"):

@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from helpers.running import noise, outputs
 from helpers.small_masker import SmallMasker, small_masker
 from helpers.small_net import MEAN, STD, lively_net, small_net
 from klieg.errors import ExplainerFileError, ExportError, OptionError, ParityError
@@ -36,15 +37,8 @@ def export(path: Path, masker: Any, *, net: nn.Module | None = None, **options: 
     )
 
 
-def images(batch: int, height: int, width: int) -> np.ndarray:
-    generator = np.random.default_rng(batch + height + width)
-    return generator.uniform(0, 255, (batch, 3, height, width)).astype(np.float32)
-
-
 def run(data: bytes, image: np.ndarray, targets: Sequence[int]) -> dict[str, np.ndarray]:
-    session = onnxruntime.InferenceSession(data)
-    values = session.run(None, {"image": image, "target": np.array(targets)})
-    return dict(zip([o.name for o in session.get_outputs()], values, strict=True))
+    return outputs(data, {"image": image, "target": np.array(targets)})
 
 
 def mask_in_torch(net: nn.Module, masker: SmallMasker, image: np.ndarray) -> np.ndarray:
@@ -83,7 +77,7 @@ def session(mode: str, layer: str | None) -> Any:
 def test_mask_equals_torch(
     mode: str, layer: str | None, batch: int, height: int, width: int
 ) -> None:
-    image = images(batch, height, width)
+    image = noise(batch, height, width)
     feeds = {"image": image, "target": np.full(batch, -1)}
     _, mask = session(mode, layer).run(["logits", "mask"], feeds)
     assert mask.shape == (batch, 1, height, width)
@@ -129,7 +123,7 @@ def test_classifier_stays_what_it_is(tmp_path: Path) -> None:
     digests = {read_explainer(report.path).info.source_sha256 for report in (with_mask, without)}
     assert len(digests) == 1
     masked, plain = (report.path.read_bytes() for report in (with_mask, without))
-    for image in (images(2, 32, 32), images(3, 41, 56)):
+    for image in (noise(2, 32, 32), noise(3, 41, 56)):
         targets = [1] * len(image)
         truth, got = run(plain, image, targets), run(masked, image, targets)
         assert set(got) == {*truth, "mask"}
@@ -148,7 +142,7 @@ def test_several_targets(layer: str | None, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     report = export(path, small_masker(MIXED), layer=layer)
     assert report.several_targets
-    image = images(2, 40, 32)
+    image = noise(2, 40, 32)
     one, three = (
         run(path.read_bytes(), image, targets) for targets in ([0, 1], [0, 1, 2, 1, 3, 4])
     )
@@ -177,7 +171,7 @@ def test_last_call_of_a_module_counts(tmp_path: Path) -> None:
     masker = SmallMasker(("stem", "body"), [8, 8], mode="bilinear").eval()
     path = tmp_path / "net.onnx"
     assert export(path, masker, net=net, layer="stem").several_targets
-    image = images(2, 37, 50)
+    image = noise(2, 37, 50)
     expected = mask_in_torch(net, masker, image)
     np.testing.assert_allclose(run(path.read_bytes(), image, [0] * 6)["mask"], expected, atol=1e-5)
 
@@ -185,9 +179,9 @@ def test_last_call_of_a_module_counts(tmp_path: Path) -> None:
 def test_wrong_rows_of_several_targets_are_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from klieg.export.instrument.repeat import _Passing
+    from klieg.export.instrument.repeat import _Repeater
 
-    monkeypatch.setattr(_Passing, "first_of_each", lambda _self, value: value)
+    monkeypatch.setattr(_Repeater, "first_of_each", lambda _self, value: value)
     assert not export(tmp_path / "net.onnx", small_masker(), layer="features.3").several_targets
 
 
@@ -202,7 +196,7 @@ def test_fixed_size(tmp_path: Path) -> None:
     assert "casm" in report.methods
     file = read_explainer(tmp_path / "net.onnx")
     assert file.facts.outputs["mask"].shape == ("batch", 1, 32, 32)
-    image = images(7, 32, 32)
+    image = noise(7, 32, 32)
     got = run(file.data, image, [0] * 7)["mask"]
     np.testing.assert_allclose(got, mask_in_torch(net, masker, image), atol=1e-5)
 
@@ -287,5 +281,5 @@ def test_damaged_mask(shape: list[int | str], small_explainer_all: Path, tmp_pat
 
 
 def test_masks_differ_from_image_to_image() -> None:
-    mask = mask_in_torch(lively_net(), small_masker(), images(2, 64, 64))
+    mask = mask_in_torch(lively_net(), small_masker(), noise(2, 64, 64))
     assert np.abs(mask[0] - mask[1]).max() > 0.1

@@ -60,9 +60,12 @@ def test_float16(images: np.ndarray, expected: dict[str, np.ndarray], tmp_path: 
     proto = convolutional()
     halves = {t.name: numpy_helper.to_array(t).astype(np.float16) for t in proto.graph.initializer}
     half = model(
-        list(proto.graph.node), {"image": ["n", 3, "h", "w"]}, {"logits": ["n", 4]}, halves,
+        list(proto.graph.node),
+        {"image": ["n", 3, "h", "w"]},
+        {"logits": ["n", 4]},
+        halves,
         TensorProto.FLOAT16,
-    )  # fmt: skip
+    )
     # Half precision has eleven bits.
     same(explain(half, tmp_path, images), expected, rtol=5e-3)
     facts = read_explainer(tmp_path / "explainer.onnx").facts

@@ -41,9 +41,19 @@ DEFAULT_LAYERS = {
 KINKS = {
     # A Relu within rounding of 0 puts torch's float32 and ONNX Runtime's on different sides, which
     # changes a receptive field's gradient though both are right; float64 decides.
-    "resnet50", "densenet121", "googlenet", "regnet_y_400mf", "mobilenet_v2", "mobilenet_v3_large",
-    "inception_v3", "shufflenet_v2_x1_0", "efficientnet-lite0", "squeezenet1_1", "vgg16", "alexnet",
-}  # fmt: skip
+    "resnet50",
+    "densenet121",
+    "googlenet",
+    "regnet_y_400mf",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "inception_v3",
+    "shufflenet_v2_x1_0",
+    "efficientnet-lite0",
+    "squeezenet1_1",
+    "vgg16",
+    "alexnet",
+}
 SMOOTH = {network.name for network in NETWORKS} - KINKS
 
 
@@ -144,9 +154,13 @@ def test_export_at_an_earlier_layer(name: str, tmp_path: Path) -> None:
     (network,) = [network for network in NETWORKS if network.name == name]
     size = network.smallest
     report = export_classifier(
-        build(network, size=size), tmp_path / "net.onnx", layer=EARLIER_LAYERS[name],
-        input_size=size, mean=MEAN, std=STD,
-    )  # fmt: skip
+        build(network, size=size),
+        tmp_path / "net.onnx",
+        layer=EARLIER_LAYERS[name],
+        input_size=size,
+        mean=MEAN,
+        std=STD,
+    )
     assert not report.fixed_size
     assert report.parity["logits"] < 1e-4
     assert report.parity["gradient"] < 1e-3

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx.helper as oh
-import onnxruntime
 import pytest
 
+from helpers.running import outputs
 from klieg.export.autodiff import add_gradient
 
 FLOAT = onnx.TensorProto.FLOAT
@@ -65,9 +65,13 @@ class Writer:
         else:
             roi = self.constant("roi", np.zeros(0, np.float32)) if self.opset < 13 else ""
             self.add(
-                "Resize", [x, roi, scales], [y], mode="nearest", nearest_mode="floor",
+                "Resize",
+                [x, roi, scales],
+                [y],
+                mode="nearest",
+                nearest_mode="floor",
                 coordinate_transformation_mode="asymmetric",
-            )  # fmt: skip
+            )
 
     def dropout(self, x: str, y: str) -> None:
         if self.opset < 12:
@@ -104,9 +108,15 @@ def network(opset: int, *, dynamic: bool = True) -> onnx.ModelProto:
     w = Writer(opset)
     generator = np.random.default_rng(0)
     for name, *shape in (
-        ("w1", 6, 3, 3, 3), ("b1", 6), ("w2", 4, 4, 3, 3), ("scale", 6), ("bias", 6), ("mean", 6),
-        ("head", 4, 4), ("head_bias", 4),
-    ):  # fmt: skip
+        ("w1", 6, 3, 3, 3),
+        ("b1", 6),
+        ("w2", 4, 4, 3, 3),
+        ("scale", 6),
+        ("bias", 6),
+        ("mean", 6),
+        ("head", 4, 4),
+        ("head_bias", 4),
+    ):
         w.constant(name, generator.standard_normal(shape).astype(np.float32) * 0.5)
     w.constant("variance", np.full(6, 0.7, np.float32))
     w.pad("image", "padded")
@@ -149,11 +159,9 @@ def answers(model: onnx.ModelProto, score: str) -> dict[str, np.ndarray]:
     result = add_gradient(model, score=score, wrt="image")
     onnx.checker.check_model(result, full_check=True)
     assert [o.version for o in result.opset_import if not o.domain] == [18]
-    session = onnxruntime.InferenceSession(result.SerializeToString())
     image = np.random.default_rng(1).standard_normal((2, 3, 18, 14)).astype(np.float32)
-    names = ["logits", "probabilities", "gradient"]
-    values = session.run(names, {"image": image, "target": np.array([1, -1])})
-    return dict(zip(names, values, strict=True))
+    feeds = {"image": image, "target": np.array([1, -1])}
+    return outputs(result, feeds, "logits", "probabilities", "gradient")
 
 
 @pytest.mark.parametrize("opset", [o for o in range(9, 24) if o != 18])

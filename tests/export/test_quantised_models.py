@@ -35,10 +35,14 @@ def int8(bare: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("int8")
     onnx.save(bare, folder / "float32.onnx")
     quantization.quantize_static(
-        folder / "float32.onnx", folder / "int8.onnx", Calibration(bare.graph.input[0].name),
-        quant_format=quantization.QuantFormat.QDQ, per_channel=True,
-        activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
-    )  # fmt: skip
+        folder / "float32.onnx",
+        folder / "int8.onnx",
+        Calibration(bare.graph.input[0].name),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
     return folder / "int8.onnx"
 
 

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 from torch import nn
 
+from helpers.running import noise, outputs
 from helpers.small_net import MEAN, STD, small_net
 from klieg.export import export_classifier
-from klieg.export.classifiers.onnx_classifier import Names, find_classifier
+from klieg.export.classifiers.onnx_classifier import TensorNames, find_classifier
 from klieg.export.classifiers.torch_classifier import TorchClassifier
 from klieg.export.instrument.graph import instrument
-from klieg.export.instrument.repeat import _Passing
+from klieg.export.instrument.repeat import _Repeater
 from klieg.export.parity import original as parity
 from klieg.model_file.explainer_file import read_explainer
 
@@ -53,10 +53,7 @@ class Shuffled(Residual):
 
 
 def run(path: Path, targets: np.ndarray) -> dict[str, np.ndarray]:
-    session = onnxruntime.InferenceSession(path.read_bytes())
-    images = np.random.default_rng(0).uniform(0, 255, (2, 3, 32, 32)).astype(np.float32)
-    values = session.run(None, {"image": images, "target": targets})
-    return dict(zip([o.name for o in session.get_outputs()], values, strict=True))
+    return outputs(path, {"image": noise(2), "target": targets})
 
 
 def seeded(make: Any) -> nn.Module:
@@ -133,7 +130,7 @@ def test_one_target_where_the_batch_cannot_be_told(crossing: bool, tmp_path: Pat
     assert run(path, TARGETS[:, 0])["gradient"].shape[:2] == (2, 8)
 
 
-def in_wrong_order(passing: _Passing, value: ir.Value) -> ir.Value:
+def in_wrong_order(passing: _Repeater, value: ir.Value) -> ir.Value:
     """Repeat all images, then all again, in place of each image."""
     op = passing.op
     count = op.Div(op.Shape(passing.target), op.Shape(passing.layer, start=0, end=1))
@@ -145,11 +142,11 @@ def in_wrong_order(passing: _Passing, value: ir.Value) -> ir.Value:
 
 
 def test_a_wrong_repeat_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Passing, "repeated", in_wrong_order)
+    monkeypatch.setattr(_Repeater, "repeated", in_wrong_order)
     net = small_net()
     original = TorchClassifier(net, layer="features.3", input_size=32, mean=MEAN, std=STD)
     classifier = find_classifier(
-        original.to_onnx(), names=Names(layer="layer"), input_size=32, channels=3
+        original.to_onnx(), names=TensorNames(layer="layer"), input_size=32, channels=3
     )
     model = instrument(classifier, mean=MEAN, std=STD, several_targets=True)
     error = parity.of_several_targets(ir.to_proto(model), size=32, channels=3, classes=5)

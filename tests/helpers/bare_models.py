@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.helper as oh
-import onnxruntime
 import torch
 from onnx import TensorProto, numpy_helper
 
+from helpers.running import outputs
 from klieg.export import export_classifier
 
 SIZE = 32
@@ -27,8 +27,11 @@ def convolutional(*, channels: int = 3) -> onnx.ModelProto:
         return random.standard_normal(shape, dtype=np.float32) / 3
 
     weights = {
-        "w1": weight(6, channels, 3, 3), "b1": weight(6), "w2": weight(6, 4), "b2": weight(4),
-    }  # fmt: skip
+        "w1": weight(6, channels, 3, 3),
+        "b1": weight(6),
+        "w2": weight(6, 4),
+        "b2": weight(4),
+    }
     nodes = [
         oh.make_node("Conv", ["image", "w1", "b1"], ["c"], strides=[4, 4], pads=[1] * 4),
         oh.make_node("Relu", ["c"], ["r"]),
@@ -47,11 +50,12 @@ def model(
     dtype: int = TensorProto.FLOAT,
 ) -> onnx.ModelProto:
     graph = oh.make_graph(
-        nodes, "g",
+        nodes,
+        "g",
         [oh.make_tensor_value_info(name, dtype, shape) for name, shape in inputs.items()],
         [oh.make_tensor_value_info(name, dtype, shape) for name, shape in outputs.items()],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )  # fmt: skip
+    )
     return oh.make_model(graph, opset_imports=[oh.make_opsetid("", 18)], ir_version=8)
 
 
@@ -64,10 +68,7 @@ def explain(
         proto, path, input_size=SIZE, methods=["saliency"], **{**RGB, **options}
     )
     assert max(report.parity.values()) < 1e-3
-    session = onnxruntime.InferenceSession(path.read_bytes())
-    names = [output.name for output in session.get_outputs()]
-    targets = np.full(len(images), 2, dtype=np.int64)
-    return dict(zip(names, session.run(None, {"image": images, "target": targets}), strict=True))
+    return outputs(path, {"image": images, "target": np.full(len(images), 2, dtype=np.int64)})
 
 
 def same(got: dict[str, np.ndarray], expected: dict[str, np.ndarray], *, rtol: float) -> None:
@@ -88,9 +89,10 @@ def channels_last() -> onnx.ModelProto:
     weights = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
     return model(
         [front, *nodes[:2], turn, mean, nodes[4]],
-        {"image": ["n", "h", "w", 3]}, {"logits": ["n", 4]},
+        {"image": ["n", "h", "w", 3]},
+        {"logits": ["n", 4]},
         {**weights, "axes": np.array([1, 2])},
-    )  # fmt: skip
+    )
 
 
 def with_metadata_inputs() -> onnx.ModelProto:
@@ -139,9 +141,15 @@ def traced(net: torch.nn.Module, *, tail: str | None = None, opset: int = 18) ->
     """Return a bare ONNX classifier, perhaps with a final operator."""
     axes = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
     program = torch.onnx.export(
-        net, (torch.zeros(2, 3, 32, 40),), dynamo=True, opset_version=opset, verbose=False,
-        input_names=["pixels"], output_names=["scores"], dynamic_shapes=(axes,),
-    )  # fmt: skip
+        net,
+        (torch.zeros(2, 3, 32, 40),),
+        dynamo=True,
+        opset_version=opset,
+        verbose=False,
+        input_names=["pixels"],
+        output_names=["scores"],
+        dynamic_shapes=(axes,),
+    )
     model = program.model_proto
     if tail:
         model.graph.node.append(oh.make_node(tail, ["scores"], ["probabilities"], name="tail"))

@@ -12,7 +12,6 @@ import onnx_ir as ir
 from helpers.bare_models import RGB, SIZE
 from klieg.export import export_classifier
 from klieg.export.random_images import random_images
-from klieg.export.session import Session
 
 LOWER = ("float16", "bfloat16")
 FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
@@ -28,12 +27,6 @@ def typed(proto: onnx.ModelProto) -> ir.Graph:
     return ir.from_proto(
         onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
     ).graph
-
-
-def run(proto: onnx.ModelProto, feeds: dict[str, Any] = FEEDS) -> dict[str, np.ndarray]:
-    names = [value.name for value in proto.graph.output]
-    session = Session(proto.SerializeToString())
-    return dict(zip(names, session.run(names, feeds), strict=True))
 
 
 def bare(tmp_path: Path, proto: onnx.ModelProto, **options: Any) -> onnx.ModelProto:

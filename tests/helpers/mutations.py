@@ -51,12 +51,17 @@ def classifier() -> onnx.ModelProto:
         [oh.make_tensor_value_info("image", FLOAT, ["batch", 3, "height", "width"])],
         [oh.make_tensor_value_info("logits", FLOAT, ["batch", 4])],
         [
-            weight("w1", 6, 3, 3, 3), weight("b1", 6), weight("w2", 6, 3, 3, 3),
-            weight("scale", 6), weight("bias", 6), weight("mean", 6),
-            weight("w3", 4, 5), weight("b3", 4),
+            weight("w1", 6, 3, 3, 3),
+            weight("b1", 6),
+            weight("w2", 6, 3, 3, 3),
+            weight("scale", 6),
+            weight("bias", 6),
+            weight("mean", 6),
+            weight("w3", 4, 5),
+            weight("b3", 4),
             *(onnx.numpy_helper.from_array(value, name) for name, value in constants.items()),
         ],
-    )  # fmt: skip
+    )
     return oh.make_model(graph, opset_imports=[oh.make_opsetid("", 18)], ir_version=8)
 
 
@@ -229,9 +234,13 @@ def _function(model: onnx.ModelProto, generator: np.random.Generator) -> None:
     """A function that calls itself, or that takes the place of an operator."""
     name = ["Own", "Relu"][int(generator.integers(2))]
     function = oh.make_function(
-        "own", name, ["x"], ["y"], [oh.make_node(name, ["x"], ["y"], domain="own")],
+        "own",
+        name,
+        ["x"],
+        ["y"],
+        [oh.make_node(name, ["x"], ["y"], domain="own")],
         [oh.make_opsetid("own", 1)],
-    )  # fmt: skip
+    )
     model.functions.append(function)
     model.opset_import.append(oh.make_opsetid("own", 1))
     node = _node(model, generator)
@@ -240,7 +249,19 @@ def _function(model: onnx.ModelProto, generator: np.random.Generator) -> None:
 
 Change = Callable[[onnx.ModelProto, np.random.Generator], None]
 CHANGES: list[Change] = [
-    _other_input, _other_output, _fewer_inputs, _other_operator, _other_attribute, _other_dims,
-    _other_type, _no_tensor, _no_node, _twice, _other_order, _other_interface, _other_opset,
-    _no_graph, _function,
-]  # fmt: skip
+    _other_input,
+    _other_output,
+    _fewer_inputs,
+    _other_operator,
+    _other_attribute,
+    _other_dims,
+    _other_type,
+    _no_tensor,
+    _no_node,
+    _twice,
+    _other_order,
+    _other_interface,
+    _other_opset,
+    _no_graph,
+    _function,
+]

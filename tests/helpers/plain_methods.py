@@ -1,4 +1,4 @@
-"""Torch truths of the backward walks that are no gradients, written for reading, not for speed."""
+"""Torch truths of the backward passes that are no gradients, written for reading, not for speed."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from klieg.export.autodiff import add_gradient
-from klieg.export.classifiers.onnx_classifier import GraphClassifier, Names, find_classifier
+from klieg.export.classifiers.onnx_classifier import GraphClassifier, TensorNames, find_classifier
 from klieg.export.classifiers.torch_classifier import TorchClassifier
 from klieg.export.instrument.graph import instrument
 from klieg.export.parity.float64 import evaluator, in_float64
@@ -80,7 +80,7 @@ class NetworkGraphs:
     @cached_property
     def _found(self) -> GraphClassifier:
         return find_classifier(
-            self._traced, names=Names(layer="layer"), input_size=self.size, channels=CHANNELS
+            self._traced, names=TensorNames(layer="layer"), input_size=self.size, channels=CHANNELS
         )
 
     @cached_property

@@ -95,12 +95,28 @@ def page(rows: Sequence[Measurement]) -> str:
 
 
 SIZE_COLUMNS: Final = (
-    "network", "default layer", "nodes", "layer", "image", "MB", "layer", "image",
-    "parity: layer", "image", "TensorRT: layer", "image",
-)  # fmt: skip
+    "network",
+    "default layer",
+    "nodes",
+    "layer",
+    "image",
+    "MB",
+    "layer",
+    "image",
+    "parity: layer",
+    "image",
+    "TensorRT: layer",
+    "image",
+)
 TIME_COLUMNS: Final = (
-    "network", "classifier: run", "nodes", "layer: run", "nodes", "image: run", "nodes"
-)  # fmt: skip
+    "network",
+    "classifier: run",
+    "nodes",
+    "layer: run",
+    "nodes",
+    "image: run",
+    "nodes",
+)
 
 
 def _size_row(row: Measurement) -> list[str]:

@@ -3,7 +3,3 @@
 A rule gets a `Pullback` and returns the gradient of one input of the node: the vector-Jacobian
 product of the output's gradient g with d y / d x. None means zero by definition.
 """
-
-from klieg.export.autodiff.rules.table import STANDARD_RULES as STANDARD_RULES
-
-__all__ = ["STANDARD_RULES"]

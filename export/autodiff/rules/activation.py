@@ -29,8 +29,7 @@ def leaky_relu(at: Pullback) -> ir.Value:
 
 def clip(at: Pullback) -> ir.Value | None:
     """y = min(max(x, low), high): g where low < y < high."""
-    if at.index != 0:
-        raise at.unsupported("the limits depend on the tensor to differentiate by")
+    at.require(at.index == 0, "the limits depend on the tensor to differentiate by")
     low, high = at.optional_input(1), at.optional_input(2)
     inside = [at.op.Greater(at.y, low)] if low is not None else []
     inside += [at.op.Less(at.y, high)] if high is not None else []
@@ -85,8 +84,7 @@ def celu(at: Pullback) -> ir.Value:
 
 def prelu(at: Pullback) -> Cotangent:
     """y = x where x >= 0, else s x with a learned s: x gets g or g s."""
-    if at.index != 0:
-        raise at.unsupported("its slope depends on the tensor to differentiate by")
+    at.require(at.index == 0, "its slope depends on the tensor to differentiate by")
     op, g = at.op, at.compact.value
     below = op.Mul(g, at.input(1))
     return Cotangent(op.Where(op.Less(at.x, 0.0), below, g))

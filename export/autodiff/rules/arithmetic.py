@@ -1,4 +1,4 @@
-"""Sums and products with broadcasting."""
+"""Arithmetic: sums and products with broadcasting, functions of one number."""
 
 from __future__ import annotations
 
@@ -40,31 +40,6 @@ def neg(at: Pullback) -> Cotangent:
     return Cotangent(at.op.Neg(at.compact.value), at.compact.constant_axes)
 
 
-def sqrt(at: Pullback) -> ir.Value:
-    """y = sqrt(x): x gets g / (2 y)."""
-    return at.op.Div(at.g, at.op.Mul(at.y, 2.0))
-
-
-def exp(at: Pullback) -> ir.Value:
-    """y = exp(x): x gets g y."""
-    return at.op.Mul(at.g, at.y)
-
-
-def log(at: Pullback) -> ir.Value:
-    """y = log(x): g / x."""
-    return at.op.Div(at.g, at.x)
-
-
-def reciprocal(at: Pullback) -> ir.Value:
-    """y = 1 / x: -g y^2."""
-    return at.op.Neg(at.op.Mul(at.g, at.op.Mul(at.y, at.y)))
-
-
-def absolute(at: Pullback) -> ir.Value:
-    """y = |x|: g sign(x)."""
-    return at.op.Mul(at.g, at.op.Sign(at.x))
-
-
 def power(at: Pullback) -> Cotangent:
     """y = x^p: x gets g p x^(p - 1), p gets g y log(x)."""
     op, x, p = at.op, at.input(0), at.input(1)
@@ -79,7 +54,7 @@ def power(at: Pullback) -> Cotangent:
 def extreme(at: Pullback) -> Cotangent:
     """y = maximum or minimum of the inputs: g to the one that equals y, in parts if several do."""
     op = at.op
-    dtype = int(at.x.dtype or ir.DataType.FLOAT)
+    dtype = int(at.dtype)
     inputs = [value for value in at.node.inputs if value is not None]
     hits = [op.Cast(op.Equal(value, at.y), to=dtype) for value in inputs]
     ties = functools.reduce(op.Add, hits)
@@ -102,25 +77,45 @@ def piecewise_constant(at: Pullback) -> None:
     """y does not change with x but in jumps: zero."""
 
 
-RULES: dict[str, Rule] = {
-    "Abs": absolute,
+def _cosine(at: Pullback) -> ir.Value:
+    """Return sqrt(1 - x^2), the cosine of the angle whose sine is x."""
+    return at.op.Sqrt(at.op.Sub(1.0, at.op.Mul(at.x, at.x)))
+
+
+OF_ONE_NUMBER: dict[str, Rule] = {
+    "Abs": lambda at: at.op.Mul(at.g, at.op.Sign(at.x)),
+    "Acos": lambda at: at.op.Neg(at.op.Div(at.g, _cosine(at))),
+    "Acosh": lambda at: at.op.Div(at.g, at.op.Sqrt(at.op.Sub(at.op.Mul(at.x, at.x), 1.0))),
+    "Asin": lambda at: at.op.Div(at.g, _cosine(at)),
+    "Asinh": lambda at: at.op.Div(at.g, at.op.Sqrt(at.op.Add(at.op.Mul(at.x, at.x), 1.0))),
+    "Atan": lambda at: at.op.Div(at.g, at.op.Add(at.op.Mul(at.x, at.x), 1.0)),
+    "Atanh": lambda at: at.op.Div(at.g, at.op.Sub(1.0, at.op.Mul(at.x, at.x))),
+    "Cos": lambda at: at.op.Neg(at.op.Mul(at.g, at.op.Sin(at.x))),
+    "Cosh": lambda at: at.op.Mul(at.g, at.op.Sinh(at.x)),
+    "Exp": lambda at: at.op.Mul(at.g, at.y),
+    "Log": lambda at: at.op.Div(at.g, at.x),
+    "Reciprocal": lambda at: at.op.Neg(at.op.Mul(at.g, at.op.Mul(at.y, at.y))),
+    "Sin": lambda at: at.op.Mul(at.g, at.op.Cos(at.x)),
+    "Sinh": lambda at: at.op.Mul(at.g, at.op.Cosh(at.x)),
+    "Sqrt": lambda at: at.op.Div(at.g, at.op.Mul(at.y, 2.0)),
+    "Tan": lambda at: at.op.Add(at.g, at.op.Mul(at.g, at.op.Mul(at.y, at.y))),
+}
+"""Functions of one number: g times the derivative, from y where that is shorter."""
+
+RULES: dict[str, Rule] = OF_ONE_NUMBER | {
     "Add": add,
     "Ceil": piecewise_constant,
     "Div": div,
-    "Exp": exp,
     "Floor": piecewise_constant,
     "Hardmax": piecewise_constant,
-    "Log": log,
     "Max": extreme,
     "Mean": mean,
     "Min": extreme,
     "Mul": mul,
     "Neg": neg,
     "Pow": power,
-    "Reciprocal": reciprocal,
     "Round": piecewise_constant,
     "Sign": piecewise_constant,
-    "Sqrt": sqrt,
     "Sub": sub,
     "Sum": add,
     "Where": where,

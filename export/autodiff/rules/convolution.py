@@ -20,8 +20,7 @@ def conv(at: Pullback) -> ir.Value:
     With stride 1 that is again a convolution, with the weight mirrored in space and its channels
     exchanged, which engines run faster than a transposed one.
     """
-    if at.index != 0:
-        raise at.unsupported("its weights depend on the tensor to differentiate by")
+    at.require(at.index == 0, "its weights depend on the tensor to differentiate by")
     weight = at.input(1)
     fixed = _fixed(at, weight)  # [m, c / group, *kernel]
     window = window_of(at, fixed[2:])
@@ -62,8 +61,7 @@ def _mirrored(at: Pullback, weight: ir.Value, sizes: list[int], group: int) -> i
 
 def conv_transpose(at: Pullback) -> ir.Value:
     """y spreads x through the window: every cell of x collects w g from where it was spread."""
-    if at.index != 0:
-        raise at.unsupported("its weights depend on the tensor to differentiate by")
+    at.require(at.index == 0, "its weights depend on the tensor to differentiate by")
     weight = at.input(1)
     kernel = _fixed(at, weight)[2:]
     axes = len(kernel)
@@ -89,7 +87,7 @@ def conv_transpose(at: Pullback) -> ir.Value:
 def _transposed_pads(
     at: Pullback, strides: Sizes, extent: Sizes, extra: Sizes
 ) -> tuple[Sizes, Sizes]:
-    """Return what a ConvTranspose cuts off in front and behind."""
+    """Return the padding in front and behind of a ConvTranspose, which it cuts off."""
     axes = len(strides)
     automatic = at.attribute("auto_pad", "NOTSET")
     wanted = at.attribute("output_shape", None)

@@ -8,21 +8,26 @@ the probability P_i of an output neuron to its inputs in proportion to how much 
 0 where the denominator is 0 (equation 5). Biases do not take part. With z = w+ a this is
 a times the gradient of sum_i z_i (P_i / z_i) with respect to a: so the operator is written once
 more with a and w+, and its ordinary rule does the rest.
+
+Contrastive excitation (section 3.4) shows what excites a class more than what inhibits it. At the
+operator that makes the logits the winning probabilities of the class are compared with those of its
+dual, the class with negated weights; their difference is then handed on as usual.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, cast
 
 import onnx_ir as ir
 
-from klieg.export.autodiff.emitter import Emitter, dims, numpy_constant
-from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
-from klieg.export.autodiff.provenance import has_content
+from klieg.errors import GradientError
+from klieg.export.autodiff.emitter import Emitter, dims, has_content, numpy_constant
+from klieg.export.autodiff.engine import Cotangent, Pullback, Rule, pull_back
 from klieg.export.autodiff.rules import gathering, padding, selection, shape
-from klieg.export.autodiff.rules.table import STANDARD_RULES
+from klieg.export.autodiff.rules.tables import STANDARD_RULES
 
 _SMALLEST: Final = 1e-20
 """Excitation below this counts as none: its reciprocal still fits float32 with room for sums."""
@@ -79,8 +84,10 @@ def scale(at: Pullback) -> Cotangent | None:
 
 def batch_normalization(at: Pullback) -> Cotangent | None:
     """y = s x + bias per channel: P where s is positive."""
-    if at.attribute("training_mode", 0):
-        raise at.unsupported("it is in training mode; export the model in evaluation mode")
+    at.require(
+        not at.attribute("training_mode", 0),
+        "it is in training mode; export the model in evaluation mode",
+    )
     if at.index != 0:
         return None
     channel_shape = [-1] + [1] * (len(dims(at.x)) - 2)
@@ -98,13 +105,14 @@ def _from_one_neuron(at: Pullback, sign: int) -> ir.Value:
     """Hand the probability 1 of one neuron per sample to its inputs: its row of weights is read."""
     op = at.op
     row = STANDARD_RULES[at.node.op_type](at)
-    if not isinstance(row, ir.Value):
-        raise at.unsupported("excitation needs weights that do not depend on the image")
+    at.require(
+        isinstance(row, ir.Value), "excitation needs weights that do not depend on the image"
+    )
     excited = op.Mul(_rectified(op, at.x), op.Relu(row if sign > 0 else op.Neg(row)))
-    return normalised(op, excited, rank=len(dims(at.x)))
+    return _normalised(op, excited, rank=len(dims(at.x)))
 
 
-def normalised(op: Emitter, share: ir.Value, *, rank: int) -> ir.Value:
+def _normalised(op: Emitter, share: ir.Value, *, rank: int) -> ir.Value:
     """Divide by the sum over all axes but the batch; zeros stay zeros."""
     total = op.ReduceSum(share, list(range(1, rank)), keepdims=1)
     return op.Div(share, op.Max(total, _SMALLEST))
@@ -116,9 +124,9 @@ def _redistributed(
     """Return a times the gradient of sum z (P / z), where z = the operator on rectified operands.
 
     Args:
-        at: The question.
+        at: The arguments of the rule.
         operands: Operands of the operator without its bias, activations as they are.
-        index: Which of them is asked for, None for the one of the question.
+        index: Which of them the result is for, None for `at.index`.
     """
     op, index = at.op, at.index if index is None else index
     rectified = [
@@ -162,7 +170,7 @@ def _where_positive(op: Emitter, value: ir.Value) -> ir.Value:
 
 
 def _is_gate(value: ir.Value) -> bool:
-    """Return whether a value is a factor in 0..1 that a sigmoid made, perhaps moved since."""
+    """Return whether a value is the output of a sigmoid, perhaps reshaped."""
     node = value.producer()
     while node is not None and node.op_type in shape.RULES and node.inputs[0] is not None:
         node = node.inputs[0].producer()
@@ -173,9 +181,23 @@ WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _AVERAGING: Final = ("AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum")
 _WINNER_TAKES_ALL: Final = ("GlobalMaxPool", "MaxPool", "ReduceMax")
 _ACTIVATIONS: Final = (
-    "Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu",
-    "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh",
-)  # fmt: skip
+    "Celu",
+    "Clip",
+    "Elu",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "Mish",
+    "PRelu",
+    "Relu",
+    "Selu",
+    "Sigmoid",
+    "Softplus",
+    "Softsign",
+    "Swish",
+    "Tanh",
+)
 
 EXCITATION_RULES: Mapping[str, Rule] = MappingProxyType(
     gathering.RULES
@@ -195,3 +217,50 @@ EXCITATION_RULES: Mapping[str, Rule] = MappingProxyType(
         "Sum": add,
     }
 )
+
+_DUAL_RULES: Mapping[str, Rule] = MappingProxyType(
+    {**EXCITATION_RULES, **dict.fromkeys(WEIGHTED, functools.partial(weighted, sign=-1))}
+)
+
+
+def contrast(
+    op: Emitter, graph: ir.Graph, *, score: ir.Value, seed: Cotangent, wrt: ir.Value
+) -> Cotangent:
+    """Emit the winning probabilities of a class minus those of its dual, at `wrt`.
+
+    Args:
+        op: Emitter of the graph.
+        graph: Graph in normal form, nodes in topological order.
+        score: The logits [batch, classes].
+        seed: One-hot code of the class.
+        wrt: The layer.
+
+    Raises:
+        GradientError: no single weighted operator between the layer and the logits makes them.
+        UnsupportedOperatorError: an operator has no excitation rule.
+    """
+    top = _input_of_the_last_weights(score, wrt)
+    emit = functools.partial(pull_back, op, graph, score=score, seed=seed, wrt=top)
+    winning, losing = (
+        _normalised(op, emit(rules=rules).expanded(op, top), rank=len(dims(top)))
+        for rules in (EXCITATION_RULES, _DUAL_RULES)
+    )
+    difference = Cotangent(op.Sub(winning, losing))
+    return pull_back(op, graph, score=top, seed=difference, wrt=wrt, rules=EXCITATION_RULES)
+
+
+def _input_of_the_last_weights(score: ir.Value, wrt: ir.Value) -> ir.Value:
+    """Return the activation that the last weighted operator before the logits reads."""
+    value = score
+    while value is not wrt:
+        node = value.producer()
+        data = [] if node is None else [v for v in node.inputs if v is not None and has_content(v)]
+        if node is None or len(data) != 1:
+            break
+        if node.op_type in WEIGHTED:
+            return data[0]
+        value = data[0]
+    raise GradientError(
+        f"found no single weighted operator between {wrt.name!r} and {score.name!r}: contrastive "
+        "excitation compares a class with its negated weights; choose an earlier layer"
+    )

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from klieg.export.autodiff.emitter import dims, numpy_constant
 from klieg.export.autodiff.engine import Pullback, Rule
-from klieg.export.autodiff.sizes import join
 
 MOST_COPIES: Final = 8
 """Up to so many copies of one entry are gathered one by one, beyond it a product is cheaper."""
@@ -22,8 +21,7 @@ MOST_COPIES: Final = 8
 
 def gather(at: Pullback) -> ir.Value:
     """y holds x's entries at some indices of an axis: each entry gets the sum of its copies' g."""
-    if at.index != 0:
-        raise at.unsupported("its indices cannot carry a gradient")
+    at.require(at.index == 0, "its indices cannot carry a gradient")
     rank = len(dims(at.x))
     axis = int(at.attribute("axis", 0)) % rank
     size = dims(at.x)[axis]
@@ -41,8 +39,7 @@ def gather(at: Pullback) -> ir.Value:
 
 def gather_elements(at: Pullback) -> ir.Value:
     """y[i, j] = x[index[i, j], j] along an axis: x[s, j] gets the sum of g[i, j] with index s."""
-    if at.index != 0:
-        raise at.unsupported("its indices cannot carry a gradient")
+    at.require(at.index == 0, "its indices cannot carry a gradient")
     op, rank = at.op, len(dims(at.x))
     axis = int(at.attribute("axis", 0)) % rank
     others = [a for a in range(rank) if a != axis]
@@ -51,7 +48,7 @@ def gather_elements(at: Pullback) -> ir.Value:
         raise at.unsupported("its indices do not cover the other axes of its input")
     last = [*others, axis]
     index = op.Unsqueeze(op.Transpose(at.input(1), perm=last), [rank])  # [..., n, 1]
-    matrix = op.Cast(_equals_entry(at, index, axis), to=_type(at))  # [..., n, entries]
+    matrix = op.Cast(_equals_entry(at, index, axis), to=int(at.dtype))  # [..., n, entries]
     g = op.Unsqueeze(op.Transpose(at.g, perm=last), [rank - 1])  # [..., 1, n]
     total = op.Squeeze(op.MatMul(g, matrix), [rank - 1])
     return op.Transpose(total, perm=[last.index(a) for a in range(rank)])
@@ -59,8 +56,9 @@ def gather_elements(at: Pullback) -> ir.Value:
 
 def scatter_nd(at: Pullback) -> ir.Value:
     """y is x with some entries replaced by updates: x gets g elsewhere, the updates g there."""
-    if at.attribute("reduction", "none") != "none":
-        raise at.unsupported("scattering with a reduction has no rule")
+    at.require(
+        at.attribute("reduction", "none") == "none", "scattering with a reduction has no rule"
+    )
     if at.index == 2:
         return at.op.GatherND(at.g, at.input(1))
     return at.op.ScatterND(at.g, at.input(1), at.op.Mul(at.input(2), 0.0))
@@ -68,8 +66,9 @@ def scatter_nd(at: Pullback) -> ir.Value:
 
 def scatter_elements(at: Pullback) -> ir.Value:
     """y is x with some entries replaced by updates: x gets g elsewhere, the updates g there."""
-    if at.attribute("reduction", "none") != "none":
-        raise at.unsupported("scattering with a reduction has no rule")
+    at.require(
+        at.attribute("reduction", "none") == "none", "scattering with a reduction has no rule"
+    )
     axis = int(at.attribute("axis", 0))
     if at.index == 2:
         return at.op.GatherElements(at.g, at.input(1), axis=axis)
@@ -89,7 +88,7 @@ def _index_axes_flattened(at: Pullback, axis: int) -> ir.Value:
         return op.Reshape(at.g, [*fixed[:axis], -1, *fixed[axis:]])
     parts = [op.size(at.x, a) for a in range(len(dims(at.x)))]
     parts[axis] = np.array([-1])
-    return op.Reshape(at.g, join(op, parts))
+    return op.Reshape(at.g, op.join(parts))
 
 
 def _from_copies(
@@ -101,7 +100,7 @@ def _from_copies(
         return g
     copies = np.bincount(indices, minlength=size)
     if copies.max() > MOST_COPIES:
-        matrix = np.zeros((len(indices), size), dtype=(at.x.dtype or ir.DataType.FLOAT).numpy())
+        matrix = np.zeros((len(indices), size), dtype=at.dtype.numpy())
         matrix[np.arange(len(indices)), indices] = 1
         return _product_along(at, g, op.constant(matrix), axis)
     order = np.argsort(indices, kind="stable")
@@ -130,7 +129,7 @@ def _product_along(at: Pullback, g: ir.Value, matrix: ir.Value, axis: int) -> ir
 def _is_entry(at: Pullback, indices: ir.Value, axis: int) -> ir.Value:
     """Return 1 where an index [n] names an entry of the axis, else 0: [n, entries]."""
     column = at.op.Unsqueeze(indices, [1])
-    return at.op.Cast(_equals_entry(at, column, axis), to=_type(at))
+    return at.op.Cast(_equals_entry(at, column, axis), to=int(at.dtype))
 
 
 def _equals_entry(at: Pullback, column: ir.Value, axis: int) -> ir.Value:
@@ -151,10 +150,6 @@ def _places(at: Pullback, axis: int, rank: int, *, size_axis: int | None = None)
     else:
         row = op.Range(0, op.Squeeze(size, [0]), 1)
     return op.Unsqueeze(row, [a for a in range(rank) if a != axis]) if rank > 1 else row
-
-
-def _type(at: Pullback) -> int:
-    return int(at.x.dtype or ir.DataType.FLOAT)
 
 
 RULES: dict[str, Rule] = {

@@ -67,8 +67,7 @@ def einsum(at: Pullback) -> ir.Value:
     terms, result = _einsum_terms(at)
     own, others = terms[at.index], [t for i, t in enumerate(terms) if i != at.index]
     operands = [at.input(i) for i in range(len(terms)) if i != at.index]
-    if len(set(own)) != len(own):
-        raise at.unsupported("an einsum that takes a diagonal has no rule")
+    at.require(len(set(own)) == len(own), "an einsum that takes a diagonal has no rule")
     known = set(result).union(*others)
     reached = [label for label in own if label in known]
     equation = ",".join("".join(term) for term in (result, *others)) + "->" + "".join(reached)
@@ -86,8 +85,10 @@ def _einsum_terms(at: Pullback) -> tuple[list[list[str]], list[str]]:
     names = left.split(",")
     ranks = [len(dims(at.input(i))) for i in range(len(names))]
     free = [c for c in string.ascii_lowercase if c not in equation]  # TensorRT takes no others
-    dots = [rank - len(n.replace("...", "")) if "..." in n else 0
-            for n, rank in zip(names, ranks, strict=True)]  # fmt: skip
+    dots = [
+        rank - len(n.replace("...", "")) if "..." in n else 0
+        for n, rank in zip(names, ranks, strict=True)
+    ]
     if any(count != max(dots) and "..." in n for n, count in zip(names, dots, strict=True)):
         raise at.unsupported("operands whose '...' stand for different numbers of axes")
     hidden = "".join(free[: max(dots)])

@@ -10,10 +10,11 @@ from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
 
 def batch_normalization(at: Pullback) -> Cotangent:
     """y = (x - mean) / sqrt(var + eps) * scale + bias per channel: g scale / sqrt(var + eps)."""
-    if at.attribute("training_mode", 0):
-        raise at.unsupported("it is in training mode; export the model in evaluation mode")
-    if at.index != 0:
-        raise at.unsupported("its parameters depend on the tensor to differentiate by")
+    at.require(
+        not at.attribute("training_mode", 0),
+        "it is in training mode; export the model in evaluation mode",
+    )
+    at.require(at.index == 0, "its parameters depend on the tensor to differentiate by")
     epsilon = float(at.attribute("epsilon", 1e-5))
     scale, variance = at.input(1), at.input(4)
     channel_shape = [-1] + [1] * (len(dims(at.x)) - 2)
@@ -44,8 +45,7 @@ def layer_normalization(at: Pullback) -> ir.Value:
 
     With h = g scale: x gets (h - mean(h) - z mean(h z)) / sqrt(var + eps).
     """
-    if at.index != 0:
-        raise at.unsupported("its parameters depend on the tensor to differentiate by")
+    at.require(at.index == 0, "its parameters depend on the tensor to differentiate by")
     rank = len(dims(at.x))
     axes = list(range(int(at.attribute("axis", -1)) % rank, rank))
     h = at.op.Mul(at.g, at.input(1))
@@ -54,8 +54,7 @@ def layer_normalization(at: Pullback) -> ir.Value:
 
 def instance_normalization(at: Pullback) -> ir.Value:
     """y = z scale + bias per channel, z = x normalised over the spatial axes: as above."""
-    if at.index != 0:
-        raise at.unsupported("its parameters depend on the tensor to differentiate by")
+    at.require(at.index == 0, "its parameters depend on the tensor to differentiate by")
     rank = len(dims(at.x))
     scale = at.op.Reshape(at.input(1), [-1] + [1] * (rank - 2))
     epsilon = float(at.attribute("epsilon", 1e-5))
@@ -89,7 +88,7 @@ def lrn(at: Pullback) -> ir.Value:
 
 
 def _sum_over_channels(at: Pullback, value: ir.Value, front: int, behind: int) -> ir.Value:
-    """Sum every channel with its neighbours: so many in front of it and behind it."""
+    """Sum each channel with `front` channels before it and `behind` channels after it."""
     op = at.op
     size = front + 1 + behind
     image = op.Unsqueeze(op.Reshape(value, [0, 0, -1]), [1])  # [batch, 1, channels, cells]

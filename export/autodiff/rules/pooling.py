@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from klieg.export.autodiff.emitter import dims
+from klieg.export.autodiff.emitter import Size, dims
 from klieg.export.autodiff.engine import Pullback, Rule
 from klieg.export.autodiff.rules.window import Sizes, Window, fixed_sizes, scatter, window_of
 
@@ -21,13 +21,14 @@ def max_pool(at: Pullback) -> ir.Value:
 
     The first of several equal cells is what torch chooses; after a Relu ties of zeros are common.
     """
-    if any(cotangent is not None for cotangent in at.cotangents[1:]):
-        raise at.unsupported("the indices of its maxima lead to the score")
-    if at.attribute("storage_order", 0):
-        raise at.unsupported("column-major storage order has no rule")
+    at.require(
+        not any(cotangent is not None for cotangent in at.cotangents[1:]),
+        "the indices of its maxima lead to the score",
+    )
+    at.require(not at.attribute("storage_order", 0), "column-major storage order has no rule")
     op, window = at.op, _window(at)
     y, g = _single(at, at.y), _single(at, at.g)
-    number = int(at.x.dtype or ir.DataType.FLOAT)
+    number = int(at.dtype)
     hits: list[ir.Value] = []
     seen: ir.Value | None = None
     for cell in _cells_by_blocks(at, window) or _cells_by_slices(at, window):
@@ -36,7 +37,7 @@ def max_pool(at: Pullback) -> ir.Value:
         seen = hit if seen is None else op.Or(seen, hit)
         hits.append(op.Mul(op.Cast(first, to=number), g))  # faster than Where
     taps = len(hits)
-    one_cell_each = np.eye(taps, dtype=_numpy_type(at.x)).reshape(taps, 1, *window.kernel)
+    one_cell_each = np.eye(taps, dtype=at.dtype.numpy()).reshape(taps, 1, *window.kernel)
     spread = scatter(at, op.Concat(*hits, axis=1), op.constant(one_cell_each), window)
     return op.reshape(spread, at.x)
 
@@ -124,34 +125,26 @@ def _cells_by_slices(at: Pullback, window: Window) -> list[ir.Value]:
     x = _single(at, at.x)
     ends = window.ends + (window.strides - 1 if at.attribute("ceil_mode", 0) else 0)
     if window.begins.any() or ends.any():
-        lowest = np.array(np.finfo(_numpy_type(at.x)).min, dtype=_numpy_type(at.x))
+        lowest = np.array(np.finfo(at.dtype.numpy()).min, dtype=at.dtype.numpy())
         x = op.Pad(x, [0, 0, *window.begins.tolist(), 0, 0, *ends.tolist()], op.constant(lowest))
-    starts: ir.Value | Sizes = np.zeros(axes, dtype=np.int64)
+    starts: Size = np.zeros(axes, dtype=np.int64)
     if window.front is not None:
         starts = op.Sub(window.begins, window.front)
     positions = at.op.shape(at.y, 2)
     if isinstance(positions, np.ndarray):
-        length: ir.Value | Sizes = (positions - 1) * window.strides + 1
+        length: Size = (positions - 1) * window.strides + 1
     else:
         length = op.Sub(op.Mul(positions, window.strides), window.strides - 1)
     cells = []
     for offset in itertools.product(*(range(size) for size in window.kernel)):
-        start = _sum(at, starts, np.array(offset, dtype=np.int64) * window.dilations)
-        end = _sum(at, length, start)
+        start = op.add(starts, np.array(offset, dtype=np.int64) * window.dilations)
+        end = op.add(length, start)
         cells.append(op.Slice(x, start, end, list(range(2, 2 + axes)), window.strides))
     return cells
 
 
-def _sum(at: Pullback, a: ir.Value | Sizes, b: ir.Value | Sizes) -> ir.Value | Sizes:
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return a + b
-    if isinstance(b, np.ndarray) and not b.any():
-        return a
-    return at.op.Add(a, b)
-
-
 def _mirrors(at: Pullback, window: Window) -> bool:
-    """Whether the windows that cover a cell lie around it as the cells lie under a window."""
+    """Return whether summing over the windows of a cell is a window of the same kernel."""
     return bool(
         (window.strides == 1).all()
         and (window.dilations == 1).all()
@@ -163,7 +156,7 @@ def _mirrors(at: Pullback, window: Window) -> bool:
 
 def _sum_over_windows(at: Pullback, share: ir.Value, window: Window) -> ir.Value:
     """Give every cell the sum of `share` [batch * channels, 1, *positions] over its windows."""
-    ones = at.op.constant(np.ones((1, 1, *window.kernel), dtype=_numpy_type(at.x)))
+    ones = at.op.constant(np.ones((1, 1, *window.kernel), dtype=at.dtype.numpy()))
     return at.op.reshape(scatter(at, share, ones, window), at.x)
 
 
@@ -175,7 +168,7 @@ def _counts(at: Pullback, window: Window) -> ir.Value | float:
         return float(window.kernel.prod())
     axes = len(window.kernel)
     cells, positions = fixed_sizes(at.x, axes), fixed_sizes(at.y, axes)
-    dtype = _numpy_type(at.x)
+    dtype = at.dtype.numpy()
     if cells is not None and positions is not None:
         return at.op.constant(_fixed_counts(window, cells, positions, with_pads, dtype))
     return _counted(at, window, with_pads=with_pads, ceil_mode=ceil_mode)
@@ -199,7 +192,7 @@ def _fixed_counts(
 def _counted(at: Pullback, window: Window, *, with_pads: bool, ceil_mode: bool) -> ir.Value:
     """Count at run time: slide the window over an image of ones."""
     op, axes = at.op, len(window.kernel)
-    dtype, spatial = _numpy_type(at.x), list(range(2, 2 + axes))
+    dtype, spatial = at.dtype.numpy(), list(range(2, 2 + axes))
     sizes = at.op.shape(at.x, 2)
     begins, ends = window.begins, window.ends
     if with_pads:
@@ -219,10 +212,6 @@ def _counted(at: Pullback, window: Window, *, with_pads: bool, ceil_mode: bool) 
         ends = ends + window.strides - 1
     count = op.Conv(image, ones, pads=[*begins.tolist(), *ends.tolist()], **geometry)
     return op.Slice(count, [0] * axes, op.shape(at.y, 2), spatial) if ceil_mode else count
-
-
-def _numpy_type(value: ir.Value) -> np.dtype[Any]:
-    return (value.dtype or ir.DataType.FLOAT).numpy()
 
 
 RULES: dict[str, Rule] = {"AveragePool": average_pool, "LpPool": lp_pool, "MaxPool": max_pool}

@@ -33,8 +33,7 @@ def dequantize_linear(at: Pullback) -> Cotangent:
 
 def quantize_linear(at: Pullback) -> ir.Value:
     """q = round(x / scale) + zero point, limited to 8 bits: g where q would be in range, else 0."""
-    if at.index != 0:
-        raise at.unsupported("its scale cannot carry a gradient")
+    at.require(at.index == 0, "its scale cannot carry a gradient")
     scale, zero = _parameters(at)
     kind = zero.dtype
     limits = np.iinfo(kind)
@@ -44,7 +43,7 @@ def quantize_linear(at: Pullback) -> ir.Value:
     # Half a step beyond the ends of the grid still rounds to them.
     low = (float(limits.min) - zero.astype(np.float64) - 0.5) * scale
     high = (float(limits.max) - zero.astype(np.float64) + 0.5) * scale
-    op, dtype = at.op, (at.x.dtype or ir.DataType.FLOAT).numpy()
+    op, dtype = at.op, at.dtype.numpy()
     inside = op.And(
         op.GreaterOrEqual(at.x, low.reshape(shape).astype(dtype)),
         op.LessOrEqual(at.x, high.reshape(shape).astype(dtype)),

@@ -44,7 +44,7 @@ def reduce_extreme(at: Pullback) -> ir.Value:
         return at.g
     op = at.op
     y, g = (_kept(at, value, axes) for value in (at.y, at.g))
-    hits = op.Cast(op.Equal(at.x, y), to=int(at.x.dtype or ir.DataType.FLOAT))
+    hits = op.Cast(op.Equal(at.x, y), to=int(at.dtype))
     return op.Mul(hits, op.Div(g, op.ReduceSum(hits, axes, keepdims=1)))
 
 
@@ -55,7 +55,7 @@ def reduce_prod(at: Pullback) -> ir.Value:
         return at.g
     op = at.op
     is_zero = op.Equal(at.x, 0.0)
-    zero = op.Cast(is_zero, to=int(at.x.dtype or ir.DataType.FLOAT))
+    zero = op.Cast(is_zero, to=int(at.dtype))
     others_without_zero = op.Equal(op.ReduceSum(zero, axes, keepdims=1), zero)
     filled = op.Where(is_zero, 1.0, at.x)
     others = op.Div(op.ReduceProd(filled, axes, keepdims=1), filled)
@@ -141,7 +141,7 @@ def _count(at: Pullback, axes: list[int]) -> ir.Value | float:
         return float(np.prod([size for size in sizes if size is not None]))
     op = at.op
     product = op.ReduceProd(op.Gather(op.Shape(at.x), axes), keepdims=0)
-    return op.Cast(product, to=int(at.x.dtype or ir.DataType.FLOAT))
+    return op.Cast(product, to=int(at.dtype))
 
 
 RULES: dict[str, Rule] = {

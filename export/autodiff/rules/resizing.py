@@ -17,10 +17,8 @@ def resize(at: Pullback) -> ir.Value:
     M [out, in] holds the weights of the cells of x that a cell of y is interpolated from. It is
     computed in the graph from the sizes, and folds to a constant where they are fixed.
     """
-    if at.index != 0:
-        raise at.unsupported("its sizes cannot carry a gradient")
-    if at.attribute("antialias", 0):
-        raise at.unsupported("resizing with antialias has no rule")
+    at.require(at.index == 0, "its sizes cannot carry a gradient")
+    at.require(not at.attribute("antialias", 0), "resizing with antialias has no rule")
     value = at.g
     for axis, scale in _resized(at):
         value = _transposed_product(at, value, _weights(at, axis, scale), axis)
@@ -72,7 +70,7 @@ def _weights(at: Pullback, axis: int, scale: float | None) -> ir.Value:
         hit = op.Equal(op.Unsqueeze(cell, [1]), cells)
         part = op.Where(hit, op.Unsqueeze(weight, [1]), 0.0)
         matrix = part if matrix is None else op.Add(matrix, part)
-    return op.Cast(matrix, to=int(at.x.dtype or ir.DataType.FLOAT))
+    return op.Cast(matrix, to=int(at.dtype))
 
 
 def _source(
@@ -86,8 +84,7 @@ def _source(
     if mode == "align_corners":
         steps = op.Max(op.Sub(out, 1.0), op.constant(np.ones(1, np.float32)))
         return op.Div(op.Mul(places, op.Sub(size, 1.0)), steps)
-    if mode not in _TO_CENTRE:
-        raise at.unsupported(f"coordinate transformation {mode!r} has no rule")
+    at.require(mode in _TO_CENTRE, f"coordinate transformation {mode!r} has no rule")
     source = op.Sub(op.Div(op.Add(places, 0.5), ratio), 0.5)
     if mode == "pytorch_half_pixel":
         return op.Where(op.Greater(out, 1.0), source, 0.0)

@@ -7,11 +7,11 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from klieg.export.autodiff.emitter import dims, numpy_constant
+from klieg.export.autodiff.emitter import Size, dims, numpy_constant
 from klieg.export.autodiff.engine import Pullback, Rule
-from klieg.export.autodiff.sizes import Size, add, join, multiply, subtract
 
-_BEFORE_THE_START: Final = -(2**31) + 1
+BEFORE_THE_START: Final = -(2**31) + 1
+"""Where a Slice ends that runs backwards to the first cell."""
 
 
 def split(at: Pullback) -> ir.Value:
@@ -28,8 +28,7 @@ def split(at: Pullback) -> ir.Value:
 
 def slice_(at: Pullback) -> ir.Value:
     """y is every step-th cell of a part of x: g within zeros, zeros between its cells."""
-    if at.index != 0:
-        raise at.unsupported("its limits cannot carry a gradient")
+    at.require(at.index == 0, "its limits cannot carry a gradient")
     rank = len(dims(at.x))
     starts = numpy_constant(at.input(1))
     count = dims(at.input(1))[0] if starts is None else len(starts)
@@ -45,15 +44,15 @@ def slice_(at: Pullback) -> ir.Value:
         size, stride = op.size(at.x, axis), abs(step)
         first = _first_cell(at, place, size, forward=step > 0)
         # The last cell needs no zeros behind it up to the next.
-        length = add(op, multiply(op, lengths[axis], stride), np.array([1 - stride]))
+        length = op.add(op.multiply(lengths[axis], stride), np.array([1 - stride]))
         if step < 0:
-            value = op.Slice(value, [-1], [_BEFORE_THE_START], [axis], [-1])
-            first = subtract(op, first, add(op, length, np.array([-1])))
+            value = op.Slice(value, [-1], [BEFORE_THE_START], [axis], [-1])
+            first = op.subtract(first, op.add(length, np.array([-1])))
         if stride > 1:
             value = _spread_out(at, value, axis, stride, lengths)
         lengths[axis], before[axis] = length, first
-        after[axis] = subtract(op, size, add(op, first, length))
-    return op.Pad(value, join(op, [*before, *after]), 0.0)
+        after[axis] = op.subtract(size, op.add(first, length))
+    return op.Pad(value, op.join([*before, *after]), 0.0)
 
 
 def _first_cell(at: Pullback, place: int, size: Size, *, forward: bool) -> Size:
@@ -68,10 +67,10 @@ def _first_cell(at: Pullback, place: int, size: Size, *, forward: bool) -> Size:
     else:
         start = np.array([int(starts[place])])
         if starts[place] < 0:
-            start = add(op, start, size)
+            start = op.add(start, size)
         elif starts[place] == 0:
             return start
-    last = size if forward else subtract(op, size, np.array([1]))
+    last = size if forward else op.subtract(size, np.array([1]))
     if isinstance(start, np.ndarray) and isinstance(last, np.ndarray):
         return np.clip(start, 0, last)
     return op.Max(op.Min(start, last), [0])
@@ -86,22 +85,20 @@ def _spread_out(
     pads[1, axis + 1] = stride - 1
     spaced = op.Pad(op.Unsqueeze(value, [axis + 1]), pads.ravel(), 0.0)
     sizes = list(lengths)
-    sizes[axis] = multiply(op, sizes[axis], stride)
-    merged = op.Reshape(spaced, join(op, sizes))
-    return op.Slice(merged, [0], add(op, sizes[axis], np.array([1 - stride])), [axis])
+    sizes[axis] = op.multiply(sizes[axis], stride)
+    merged = op.Reshape(spaced, op.join(sizes))
+    return op.Slice(merged, [0], op.add(sizes[axis], np.array([1 - stride])), [axis])
 
 
 def trilu(at: Pullback) -> ir.Value:
     """y is x with a triangle set to zero: g with the same triangle set to zero."""
-    if at.index != 0:
-        raise at.unsupported("its diagonal cannot carry a gradient")
+    at.require(at.index == 0, "its diagonal cannot carry a gradient")
     return at.op.Trilu(at.g, at.optional_input(1), upper=int(at.attribute("upper", 1)))
 
 
 def cumulative_sum(at: Pullback) -> ir.Value:
     """y_i = x_1 + ... + x_i along an axis: g summed from the other end."""
-    if at.index != 0:
-        raise at.unsupported("its axis cannot carry a gradient")
+    at.require(at.index == 0, "its axis cannot carry a gradient")
     return at.op.CumSum(
         at.g,
         at.input(1),

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from klieg.export.autodiff.emitter import dims, numpy_constant
+from klieg.export.autodiff.emitter import Size, dims, numpy_constant
 from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
-from klieg.export.autodiff.sizes import Size, add
 
 
 def reshape(at: Pullback) -> ir.Value:
@@ -54,8 +53,8 @@ def concat(at: Pullback) -> Cotangent:
     op = at.op
     start: Size = np.zeros(1, dtype=np.int64)
     for before in range(at.index):
-        start = add(op, start, op.size(at.input(before), axis))
-    end = add(op, start, op.size(at.x, axis))
+        start = op.add(start, op.size(at.input(before), axis))
+    end = op.add(start, op.size(at.x, axis))
     return Cotangent(op.Slice(value, start, end, [axis]), constant)
 
 

@@ -57,10 +57,10 @@ def window_of(at: Pullback, kernel: list[int]) -> Window:
 def scatter(
     at: Pullback, values: ir.Value, weight: ir.Value, window: Window, *, group: int = 1
 ) -> ir.Value:
-    """Add what every window position holds onto the cells of x that the position covers.
+    """Add the entry of every window position to the cells of x that the window covers there.
 
     Args:
-        at: The question; its node slides `window` over x.
+        at: The arguments of the rule; its node slides `window` over x.
         values: One entry per window position [n, m, *y's spatial axes].
         weight: Weight of each cell under the window [m, c / group, *kernel].
         window: The window.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx.helper as oh
-import onnxruntime
 import pytest
 import torch
 
+from helpers.running import outputs
 from klieg.errors import GradientError, UnsupportedOperatorError
 from klieg.export.autodiff import add_gradient
 
@@ -40,10 +40,7 @@ def simple(**options: int) -> onnx.ModelProto:
 
 
 def run(model: onnx.ModelProto, x: np.ndarray, target: list[int]) -> dict[str, np.ndarray]:
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    names = [output.name for output in session.get_outputs()]
-    values = session.run(None, {"x": x, "target": np.array(target, dtype=np.int64)})
-    return dict(zip(names, values, strict=True))
+    return outputs(model, {"x": x, "target": np.array(target, dtype=np.int64)})
 
 
 def test_interface() -> None:
@@ -157,9 +154,11 @@ def test_wrong_names(score: str, wrt: str, message: str) -> None:
 
 def test_tensor_that_does_not_lead_to_the_score() -> None:
     model = classifier(
-        oh.make_node("Relu", ["x"], ["r"]), oh.make_node("Neg", ["x"], ["aside"]), *HEAD,
+        oh.make_node("Relu", ["x"], ["r"]),
+        oh.make_node("Neg", ["x"], ["aside"]),
+        *HEAD,
         weight=WEIGHT,
-    )  # fmt: skip
+    )
     with pytest.raises(GradientError, match="'aside' does not lead to 'logits'"):
         add_gradient(model, score="logits", wrt="aside")
 
@@ -179,9 +178,11 @@ def test_integer_tensors_carry_no_gradient() -> None:
 
 def test_name_taken() -> None:
     model = classifier(
-        oh.make_node("Relu", ["x"], ["target"]), oh.make_node("Identity", ["target"], ["r"]), *HEAD,
+        oh.make_node("Relu", ["x"], ["target"]),
+        oh.make_node("Identity", ["target"], ["r"]),
+        *HEAD,
         weight=WEIGHT,
-    )  # fmt: skip
+    )
     with pytest.raises(GradientError, match="already has a tensor 'target'"):
         add_gradient(model, score="logits", wrt="x")
 
@@ -194,9 +195,11 @@ def test_operator_without_a_rule_is_named() -> None:
 
 def test_branches_on_the_path_are_refused() -> None:
     inner = oh.make_graph(
-        [oh.make_node("Relu", ["x"], ["inside"])], "then", [],
+        [oh.make_node("Relu", ["x"], ["inside"])],
+        "then",
+        [],
         [oh.make_tensor_value_info("inside", FLOAT, None)],
-    )  # fmt: skip
+    )
     node = oh.make_node(
         "If", ["condition"], ["r"], name="fork", then_branch=inner, else_branch=inner
     )
@@ -211,9 +214,11 @@ def test_branches_on_the_path_are_refused() -> None:
 
 def test_a_branch_that_is_always_taken_is_followed() -> None:
     inner = oh.make_graph(
-        [oh.make_node("Relu", ["x"], ["inside"])], "then", [],
+        [oh.make_node("Relu", ["x"], ["inside"])],
+        "then",
+        [],
         [oh.make_tensor_value_info("inside", FLOAT, None)],
-    )  # fmt: skip
+    )
     node = oh.make_node("If", ["condition"], ["r"], then_branch=inner, else_branch=inner)
     model = classifier(node, *HEAD, weight=WEIGHT, condition=np.array(True))
     x = np.ones((1, 2, 1, 1), np.float32)
@@ -227,7 +232,12 @@ def test_training_mode_is_refused() -> None:
         oh.make_node(
             "BatchNormalization", ["x", "s", "b", "m", "v"], ["r", "m2", "v2"], training_mode=1
         ),
-        *HEAD, weight=WEIGHT, s=ones, b=ones, m=ones, v=ones,
-    )  # fmt: skip
+        *HEAD,
+        weight=WEIGHT,
+        s=ones,
+        b=ones,
+        m=ones,
+        v=ones,
+    )
     with pytest.raises(GradientError, match="training mode"):
         add_gradient(model, score="logits", wrt="x")

@@ -5,44 +5,47 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx.helper as oh
-import onnxruntime
 import pytest
 import torch
 from torch.nn import functional
 
-from helpers.gradient_check import check, numbers
+from helpers.directional_check import Case, check_case
+from helpers.rule_cases.drawing import numbers
+from helpers.running import outputs
 from klieg.errors import GradientError
 from klieg.export.autodiff import add_gradient
 from klieg.export.autodiff.normal_form import normal_form
 
-X = {"x": numbers(2, 4, 3, 2)}
+X = {"x": numbers((2, 4, 3, 2))}
 
 
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
 def test_gelu(approximate: str) -> None:
-    check("Gelu", X, "x", opset=20, approximate=approximate, expanded=True)
+    case = Case(X, attributes={"approximate": approximate}, opset=20)
+    check_case("Gelu", case, expanded=True)
 
 
 def test_activations() -> None:
-    check("ThresholdedRelu", X, "x", alpha=0.3)
-    check("ThresholdedRelu", X, "x")
-    check("Shrink", X, "x", lambd=0.4, bias=0.1)
+    check_case("ThresholdedRelu", Case(X, attributes={"alpha": 0.3}))
+    check_case("ThresholdedRelu", Case(X))
+    check_case("Shrink", Case(X, attributes={"lambd": 0.4, "bias": 0.1}))
 
 
 def test_rms_normalization() -> None:
     for shape, axis in (((2,), -1), ((3, 2), 2)):
-        scale = {"s": numbers(*shape, seed=1)}
+        scale = {"s": numbers(shape, seed=1)}
         # Its definition computes in float32.
-        check("RMSNormalization", X, "x", tolerance=1e-6, constants=scale, axis=axis, opset=23)
+        case = Case(X, scale, {"axis": axis}, opset=23)
+        check_case("RMSNormalization", case, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("wrt", ["q", "k", "v"])
-def test_attention(wrt: str) -> None:
-    heads = {n: numbers(1, 2, 3, 4, seed=i) for i, n in enumerate("qkv")}
-    check("Attention", heads, wrt, opset=23)
-    check("Attention", heads, wrt, opset=23, is_causal=1, scale=0.3)
-    flat = {n: numbers(1, 3, 4, seed=i) for i, n in enumerate("qkv")}
-    check("Attention", flat, wrt, opset=23, q_num_heads=2, kv_num_heads=2)
+def test_attention() -> None:
+    heads = {n: numbers((1, 2, 3, 4), seed=i) for i, n in enumerate("qkv")}
+    for attributes in ({}, {"is_causal": 1, "scale": 0.3}):
+        check_case("Attention", Case(heads, attributes=attributes, opset=23))
+    flat = {n: numbers((1, 3, 4), seed=i) for i, n in enumerate("qkv")}
+    attributes = {"q_num_heads": 2, "kv_num_heads": 2}
+    check_case("Attention", Case(flat, attributes=attributes, opset=23))
 
 
 WEIGHT = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.float32)
@@ -57,11 +60,12 @@ def classifier(opset: int, *nodes: onnx.NodeProto, **weights: np.ndarray) -> onn
         oh.make_node("MatMul", ["f2", "weight"], ["logits"]),
     )
     graph = oh.make_graph(
-        [*nodes, *head], "g",
+        [*nodes, *head],
+        "g",
         [oh.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 2, "h", "w"])],
         [oh.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 3])],
         [onnx.numpy_helper.from_array(v, n) for n, v in {"weight": WEIGHT, **weights}.items()],
-    )  # fmt: skip
+    )
     return oh.make_model(graph, opset_imports=[oh.make_opsetid("", opset)], ir_version=8)
 
 
@@ -81,13 +85,10 @@ def test_group_normalization(opset: int, groups: int) -> None:
     logits = functional.group_norm(image, groups, weight, shift).mean((2, 3)) ** 2
     (expected,) = torch.autograd.grad((logits @ torch.from_numpy(WEIGHT))[:, 1].sum(), image)
 
-    session = onnxruntime.InferenceSession(
-        add_gradient(model, score="logits", wrt="x").SerializeToString()
-    )
-    feeds = {"x": x, "target": np.ones(3, np.int64)}
-    logits_got, got = session.run(["logits", "gradient"], feeds)
-    np.testing.assert_allclose(logits_got, (logits.detach().numpy()) @ WEIGHT, atol=1e-5)
-    np.testing.assert_allclose(got, expected, atol=1e-6)
+    result = add_gradient(model, score="logits", wrt="x")
+    got = outputs(result, {"x": x, "target": np.ones(3, np.int64)})
+    np.testing.assert_allclose(got["logits"], (logits.detach().numpy()) @ WEIGHT, atol=1e-5)
+    np.testing.assert_allclose(got["gradient"], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("opset", [8, 24])

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.helper as oh
-import onnxruntime
 import pytest
 
+from helpers.running import outputs
 from klieg.errors import GradientError, UnsupportedOperatorError
 from klieg.export.autodiff import add_gradient
 
@@ -31,19 +31,19 @@ def quantised(
         oh.make_node("MatMul", ["d", "w"], ["logits"]),
     ]
     graph = oh.make_graph(
-        nodes, "g",
+        nodes,
+        "g",
         [oh.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3])],
         [oh.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 2])],
         [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()],
-    )  # fmt: skip
+    )
     return oh.make_model(graph, opset_imports=[oh.make_opsetid("", 18)], ir_version=8)
 
 
 def gradient(model: onnx.ModelProto, x: Any) -> np.ndarray:
     result = add_gradient(model, score="logits", wrt="x")
-    session = onnxruntime.InferenceSession(result.SerializeToString())
     feeds = {"x": np.array(x, np.float32), "target": np.zeros(len(x), np.int64)}
-    return np.asarray(session.run(["gradient"], feeds)[0])
+    return outputs(result, feeds)["gradient"]
 
 
 def test_one_scale() -> None:
@@ -61,8 +61,9 @@ def test_without_a_zero_point_values_are_not_negative() -> None:
 def test_one_scale_per_channel() -> None:
     scale, zero = np.array([1, 2, 0.5], np.float32), np.array([0, 0, 0], np.int8)
     model = quantised(scale=scale, zero=zero)
-    np.testing.assert_allclose(gradient(model, [[200, 200, 200], [100, 100, 60]]),
-                               [[0, 3, 0], [1, 3, 5]])  # fmt: skip
+    np.testing.assert_allclose(
+        gradient(model, [[200, 200, 200], [100, 100, 60]]), [[0, 3, 0], [1, 3, 5]]
+    )
 
 
 def test_scales_that_differ_are_refused() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from helpers.directional_check import Case, check_case
 from helpers.rule_cases import CASES, PIECEWISE_CONSTANT, STRAIGHT_THROUGH, WINDOWS
 from klieg.errors import GradientError
-from klieg.export.autodiff.rules import STANDARD_RULES
+from klieg.export.autodiff.rules.tables import STANDARD_RULES
 
 EXAMPLES = 12
 MORE_EXAMPLES = 150  # for the rules with the most geometry
@@ -18,7 +18,7 @@ MORE_EXAMPLES = 150  # for the rules with the most geometry
 
 def test_every_rule_is_proven() -> None:
     assert CASES.keys() | PIECEWISE_CONSTANT | STRAIGHT_THROUGH == STANDARD_RULES.keys(), (
-        "a rule needs an entry in tests/rule_cases"
+        "a rule needs an entry in tests/helpers/rule_cases"
     )
 
 

@@ -58,33 +58,37 @@ def test_max_pool_takes_the_first(options: dict[str, Any], size: tuple[int, int]
         "ceil_mode": int(options.get("ceil_mode", False)),
     }
     check_against_torch(
-        "MaxPool", Case({"x": many_ties(2, 2, *size)}, attributes=attributes),
+        "MaxPool",
+        Case({"x": many_ties(2, 2, *size)}, attributes=attributes),
         lambda x: torch.nn.functional.max_pool2d(x, **options),
-    )  # fmt: skip
+    )
 
 
 def test_global_max_pool_takes_the_first() -> None:
     check_against_torch(
-        "GlobalMaxPool", Case({"x": many_ties(3, 2, 5, 4)}),
+        "GlobalMaxPool",
+        Case({"x": many_ties(3, 2, 5, 4)}),
         lambda x: torch.nn.functional.adaptive_max_pool2d(x, 1),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(("op_type", "function"), [("ReduceMax", "amax"), ("ReduceMin", "amin")])
 def test_extremes_over_axes_share(op_type: str, function: str) -> None:
     check_against_torch(
-        op_type, Case({"x": many_ties(3, 4, 5)}, {"axes": np.array([1, 2])}, {"keepdims": 0}),
+        op_type,
+        Case({"x": many_ties(3, 4, 5)}, {"axes": np.array([1, 2])}, {"keepdims": 0}),
         lambda x: getattr(torch, function)(x, dim=(1, 2)),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(("op_type", "function"), [("Max", torch.maximum), ("Min", torch.minimum)])
 def test_extremes_of_operands_share(op_type: str, function: Any) -> None:
     other = many_ties(2, 5)[:, ::-1].copy()
     check_against_torch(
-        op_type, Case({"x": many_ties(2, 5)}, {"other": other}),
+        op_type,
+        Case({"x": many_ties(2, 5)}, {"other": other}),
         lambda x: function(x, torch.from_numpy(other)),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,9 +113,14 @@ def test_norms_of_zeros_have_gradient_zero(op_type: str, p: int) -> None:
     if op_type == "LpPool":
         attributes |= {"kernel_shape": [2, 2], "pads": [1, 1, 1, 1]}
     check_against_torch(
-        op_type, Case({"x": np.zeros((1, 2, 3, 3))}, attributes=attributes),
-        lambda x: 0 * (
-            torch.nn.functional.avg_pool2d(x, 2, 1, 1) if op_type == "LpPool"
-            else x.mean(dim=(2, 3), keepdim=True)
+        op_type,
+        Case({"x": np.zeros((1, 2, 3, 3))}, attributes=attributes),
+        lambda x: (
+            0
+            * (
+                torch.nn.functional.avg_pool2d(x, 2, 1, 1)
+                if op_type == "LpPool"
+                else x.mean(dim=(2, 3), keepdim=True)
+            )
         ),
-    )  # fmt: skip
+    )

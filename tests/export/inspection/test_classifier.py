@@ -97,9 +97,12 @@ def test_an_operator_without_a_rule_behind_the_layer_is_a_problem() -> None:
 def test_a_use_that_its_rule_refuses_is_a_problem() -> None:
     ones = [f"s{index}" for index in range(4)]
     node = oh.make_node(
-        "BatchNormalization", ["last", *ones], ["normal", "m", "v"], name="training",
+        "BatchNormalization",
+        ["last", *ones],
+        ["normal", "m", "v"],
+        name="training",
         training_mode=1,
-    )  # fmt: skip
+    )
     pool = oh.make_node("GlobalAveragePool", ["normal"], ["pooled"])
     model = classifier(STEM, RELU, node, pool, *HEAD[1:], side=32)
     for name in ones:
@@ -125,8 +128,10 @@ def test_several_inputs_and_the_rest_is_shown() -> None:
     assert found.default_layer is None
     assert "'a" in found.problems[0].replace('"', "'")
     assert [one.shape for one in found.feature_maps] == [
-        (1, 3, 32, 32), (1, 4, 30, 30), (1, 4, 30, 30),
-    ]  # fmt: skip
+        (1, 3, 32, 32),
+        (1, 4, 30, 30),
+        (1, 4, 30, 30),
+    ]
 
 
 def test_no_score_and_the_rest_is_shown() -> None:

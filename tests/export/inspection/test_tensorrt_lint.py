@@ -52,16 +52,20 @@ def floats(*values: float) -> np.ndarray:
 
 
 def resize(**attributes: Any) -> onnx.ModelProto:
-    return model(one("Resize", "x", "box", "s", **attributes), s=floats(1, 1, 2, 2),
-                 box=floats(0, 0, 0, 0, 1, 1, 1, 1))  # fmt: skip
+    return model(
+        one("Resize", "x", "box", "s", **attributes),
+        s=floats(1, 1, 2, 2),
+        box=floats(0, 0, 0, 0, 1, 1, 1, 1),
+    )
 
 
 def scatter(operator: str, reduction: str) -> onnx.ModelProto:
     return model(
         one(operator, "x", "i", "u", reduction=reduction),
-        inputs={"x": (FLOAT, [4, 4]), "u": (FLOAT, [1, 4])}, y=(FLOAT, [4, 4]),
+        inputs={"x": (FLOAT, [4, 4]), "u": (FLOAT, [1, 4])},
+        y=(FLOAT, [4, 4]),
         i=integers(0, 1, 2, 3).reshape(1, 4) if operator == "ScatterElements" else [[0]],
-    )  # fmt: skip
+    )
 
 
 def top_k(k: int, **options: Any) -> onnx.ModelProto:
@@ -118,15 +122,18 @@ REFUSED = {
     "TopK of many": top_k(3841, axis=1),
     "TopK unsorted": top_k(5, axis=1, sorted=0),
     "depth": model(
-        oh.make_node("Shape", ["x"], ["d"], start=2, end=3), one("OneHot", "t", "d", "v"),
+        oh.make_node("Shape", ["x"], ["d"], start=2, end=3),
+        one("OneHot", "t", "d", "v"),
         inputs={"x": (FLOAT, MAPS), "t": (INT64, ["batch"])},
-        y=(FLOAT, ["batch", "depth"]), v=floats(0, 1),
+        y=(FLOAT, ["batch", "depth"]),
+        v=floats(0, 1),
     ),
     "NonZero": model(one("NonZero", "x"), y=(INT64, [4, "count"])),
     "zero point": quantised(np.int8(3)),
     "training BatchNormalization": model(
-        oh.make_node("BatchNormalization", NORMALISATION, ["y", "m", "v"], name="culprit",
-                     training_mode=1),
+        oh.make_node(
+            "BatchNormalization", NORMALISATION, ["y", "m", "v"], name="culprit", training_mode=1
+        ),
         s=floats(1, 1, 1, 1),
     ),
     "training Dropout": model(one("Dropout", "x", "r", "t"), r=np.float32(0.5), t=np.array(True)),
@@ -140,7 +147,7 @@ REFUSED = {
     ),
     "in a branch": branches(one("MaxPool", "x", **DILATED)),
     "in a function": function(one("MaxPool", "x", **DILATED)),
-}  # fmt: skip
+}
 
 ACCEPTED = {
     "MaxPool": model(one("MaxPool", "x", kernel_shape=[3, 3], ceil_mode=1, dilations=[1, 1])),
@@ -153,15 +160,18 @@ ACCEPTED = {
     ),
     "TopK": top_k(3840, axis=1),
     "constant depth": model(
-        one("OneHot", "t", "d", "v"), inputs={"t": (INT64, ["batch"])}, y=(FLOAT, ["batch", 7]),
-        v=floats(0, 1), d=np.array(7),
+        one("OneHot", "t", "d", "v"),
+        inputs={"t": (INT64, ["batch"])},
+        y=(FLOAT, ["batch", 7]),
+        v=floats(0, 1),
+        d=np.array(7),
     ),
     "symmetric quantisation": quantised(np.int8(0)),
     "uint8 image": model(one("Cast", "x", to=FLOAT), inputs={"x": (UINT8, MAPS)}),
     "uint8 result": model(one("Cast", "x", to=UINT8), y=(UINT8, MAPS)),
     "function": function(oh.make_node("Relu", ["x"], ["y"])),
     "branch": branches(oh.make_node("Neg", ["x"], ["y"])),
-}  # fmt: skip
+}
 
 STRICTER_THAN_THE_PARSER = {
     "cubic": "TensorRT-RTX 1.7.1 builds it, TensorRT 10.1 documents nearest and linear only",

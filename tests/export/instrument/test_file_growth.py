@@ -1,4 +1,4 @@
-"""What the walks add to the file of a real network."""
+"""The growth of the file of a real network by its backward passes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from klieg.export.classifiers.onnx_classifier import GraphClassifier, Names, find_classifier
+from klieg.export.classifiers.onnx_classifier import GraphClassifier, TensorNames, find_classifier
 from klieg.export.classifiers.sources import Source
 from klieg.export.classifiers.torch_classifier import TorchClassifier
 from klieg.export.instrument.graph import instrument
-from klieg.export.instrument.outputs import OUTPUTS
+from klieg.export.instrument.outputs import BACKWARD
 
 TURNING = {"Reshape", "Slice", "Transpose"}
 
@@ -19,10 +19,10 @@ TURNING = {"Reshape", "Slice", "Transpose"}
 def traced(lite0: Source) -> tuple[GraphClassifier, int]:
     """EfficientNet-Lite0 and the size of its file without a gradient."""
     original = TorchClassifier(
-        lite0.model, layer=None, input_size=224, mean=lite0.mean, std=lite0.std
+        lite0.model, layer=None, input_size=64, mean=lite0.mean, std=lite0.std
     )
     classifier = find_classifier(
-        original.to_onnx(), names=Names(layer="layer"), input_size=224, channels=3
+        original.to_onnx(), names=TensorNames(layer="layer"), input_size=64, channels=3
     )
     return classifier, len(ir.to_proto(classifier.model).SerializeToString())
 
@@ -39,7 +39,7 @@ def constant_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "growth"), [(["gradient"], 0.01), (list(OUTPUTS), 0.02)], ids=["gradient", "all"]
+    ("outputs", "growth"), [(["gradient"], 0.01), (list(BACKWARD), 0.02)], ids=["gradient", "all"]
 )
 def test_last_layer(traced: tuple[GraphClassifier, int], outputs: list[str], growth: float) -> None:
     classifier, size = traced

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from helpers.bare_models import convolutional
-from helpers.mixed_precision import FLOATS, LOWER, UNIT, bare, run, typed
+from helpers.mixed_precision import FEEDS, FLOATS, LOWER, UNIT, bare, typed
+from helpers.running import outputs
 from helpers.small_masker import small_masker
 from helpers.small_net import MEAN, NAMES, STD, small_net
 from klieg import Explainer
@@ -88,7 +89,7 @@ def test_weights_are_stored_once_in_half_the_bytes(
 @pytest.mark.parametrize("precision", LOWER)
 def test_outputs_are_near_those_of_float32(original: onnx.ModelProto, precision: str) -> None:
     low = to_mixed_precision(original, precision)
-    truth, got = run(original), run(emulated(low))
+    truth, got = outputs(original, FEEDS), outputs(emulated(low), FEEDS)
     for name, value in truth.items():
         assert got[name].dtype == np.float32
         assert got[name].shape == value.shape
@@ -103,18 +104,23 @@ def test_outputs_are_near_those_of_float32(original: onnx.ModelProto, precision:
 
 def test_onnx_runtime_takes_float16_as_it_is(original: onnx.ModelProto) -> None:
     low = to_mixed_precision(original, "float16")
-    rounded, got = run(emulated(low)), run(low)
+    rounded, got = outputs(emulated(low), FEEDS), outputs(low, FEEDS)
     for name in ("logits", "activation", "gradient", "mask"):
         # It rounds less often than the graph says.
         assert relative_error(got[name], rounded[name]) < 2 * UNIT["float16"]
 
 
-def test_weights_can_still_be_drawn_anew(tmp_path: Path) -> None:
+def test_constants_that_follow_from_weights_stay_noted(tmp_path: Path) -> None:
     """Constants that follow from weights must be rounded alike, and stay noted."""
     export_classifier(
-        small_net(), tmp_path / "early.onnx", input_size=32, mean=MEAN, std=STD,
-        layer="features.3", methods=["excitation_backprop"],
-    )  # fmt: skip
+        small_net(),
+        tmp_path / "early.onnx",
+        input_size=32,
+        mean=MEAN,
+        std=STD,
+        layer="features.3",
+        methods=["excitation_backprop"],
+    )
     early = onnx.load(tmp_path / "early.onnx")
     for precision in LOWER:
         low = to_mixed_precision(early, precision)
@@ -165,9 +171,16 @@ def test_maps_of_efficientnet_lite0(
 def test_export(precision: Any, tmp_path: Path) -> None:
     path = tmp_path / "low.onnx"
     report = export_classifier(
-        small_net(), path, input_size=32, mean=MEAN, std=STD, class_names=NAMES,
-        methods=["all"], masker=small_masker(), precision=precision,
-    )  # fmt: skip
+        small_net(),
+        path,
+        input_size=32,
+        mean=MEAN,
+        std=STD,
+        class_names=NAMES,
+        methods=["all"],
+        masker=small_masker(),
+        precision=precision,
+    )
     assert report.parity["logits"] < 1e-5, "the float32 graph is held against torch as ever"
     assert 0 < report.parity[f"logits_{precision}"] < 4 * UNIT[precision]
     file = read_explainer(path)

@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from helpers.bare_models import convolutional, model
-from helpers.mixed_precision import LOWER, UNIT, bare, run, typed
+from helpers.mixed_precision import FEEDS, LOWER, UNIT, bare, typed
+from helpers.running import outputs
 from klieg.errors import OptionError
 from klieg.export.instrument.precision import (
     HEAVY,
@@ -77,7 +78,7 @@ def test_squares_and_wide_sums_stay_float32(tmp_path: Path) -> None:
     types = {value.name: value.dtype for node in typed(explainer) for value in node.outputs}
     assert types["m"] == ir.DataType.FLOAT16
     assert types["square"] == types["variance"] == ir.DataType.FLOAT
-    assert np.isfinite(run(emulated(explainer))["logits"]).all()
+    assert np.isfinite(outputs(emulated(explainer), FEEDS)["logits"]).all()
 
 
 @pytest.mark.parametrize("precision", LOWER)
@@ -86,17 +87,20 @@ def test_a_float16_model_is_typed_anew(tmp_path: Path, precision: str) -> None:
     proto = convolutional()
     halves = {t.name: numpy_helper.to_array(t).astype(np.float16) for t in proto.graph.initializer}
     half = model(
-        list(proto.graph.node), {"image": ["n", 3, "h", "w"]}, {"logits": ["n", 4]}, halves,
+        list(proto.graph.node),
+        {"image": ["n", 3, "h", "w"]},
+        {"logits": ["n", 4]},
+        halves,
         TensorProto.FLOAT16,
-    )  # fmt: skip
-    truth = run(bare(tmp_path, proto))
+    )
+    truth = outputs(bare(tmp_path, proto), FEEDS)
     explainer = bare(tmp_path, half, precision=precision)
     graph = typed(explainer)
     for node in graph:
         if node.op_type in HEAVY:
             expected = "float32" if node in backward_nodes(graph) else precision
             assert node.outputs[0].dtype == PRECISIONS[expected]
-    for name, value in run(emulated(explainer)).items():
+    for name, value in outputs(emulated(explainer), FEEDS).items():
         assert relative_error(value, truth[name]) < 4 * UNIT[precision]
 
 

@@ -23,7 +23,7 @@ def wrong_relu(at: Any) -> Any:
 def test_wrong_gradient_is_not_written(
     kind: str, bare: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from klieg.export.autodiff.rules import STANDARD_RULES
+    from klieg.export.autodiff.rules.tables import STANDARD_RULES
     from klieg.export.instrument import outputs
 
     broken = {**STANDARD_RULES, "Relu": wrong_relu, "Clip": wrong_relu}

@@ -1,4 +1,4 @@
-"""Explainer files with weights drawn anew: gradients of the new ones, and nothing else touched."""
+"""Explainer files with re-initialised weights: gradients of the new ones, nothing else touched."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import onnx.numpy_helper
 import pytest
 import torch
 
+from helpers.running import noise, outputs
 from helpers.small_net import MEAN, STD, SmallNet
 from klieg import Explainer
 from klieg.errors import ExportError
@@ -22,12 +23,12 @@ from klieg.export.derived_weights import NOTE, derived_weights
 from klieg.export.parity.finite_differences import gradient_error
 from klieg.export.random_images import Probes
 from klieg.export.randomised.reinitialisation import layers, reinitialised, save
-from klieg.export.session import Session
 
 nn = torch.nn
 
 Models = Callable[[type[nn.Module]], onnx.ModelProto]
 PROBES = Probes([32], channels=3, classes=5)
+FEEDS = {"image": noise(2, seed=1), "target": np.array([1, 3])}
 METHODS = ["saliency", "guided_backprop", "deconvnet", "excitation_backprop"]
 
 
@@ -84,9 +85,13 @@ class Plain(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.features = nn.Sequential(
-            nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, 1, 1, groups=6), nn.ReLU(),
-            nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU(),
-        )  # fmt: skip
+            nn.Conv2d(3, 6, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(6, 6, 3, 1, 1, groups=6),
+            nn.ReLU(),
+            nn.Conv2d(6, 8, 3, 2, 1),
+            nn.ReLU(),
+        )
         self.hidden = nn.Linear(8, 7)
         self.head = nn.Linear(7, 5)
 
@@ -112,14 +117,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return of
 
 
-def outputs(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    images = np.random.default_rng(1).uniform(0, 255, (2, 3, 32, 32)).astype(np.float32)
-    names = [output.name for output in model.graph.output]
-    session = Session(model.SerializeToString())
-    found = session.run(names, {"image": images, "target": np.array([1, 3])})
-    return dict(zip(names, found, strict=True))
-
-
 def contents(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
 
@@ -127,11 +124,11 @@ def contents(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("net", [SmallNet, Residual, Tokens])
 def test_gradients_are_those_of_the_new_logits(net: type[nn.Module], models: Models) -> None:
     model = models(net)
-    original = outputs(model)
+    original = outputs(model, FEEDS)
     found = layers(model)
     for chosen in (found, found[1:3]):
         drawn = reinitialised(model, chosen, seed=3)
-        changed = outputs(drawn)
+        changed = outputs(drawn, FEEDS)
         assert np.abs(changed["logits"] - original["logits"]).max() > 1e-3
         for wrt, gradient in (("image", "image_gradient"), ("activation", "gradient")):
             error = gradient_error(drawn, PROBES, gradient=gradient, wrt=wrt)
@@ -161,8 +158,8 @@ def test_every_output_equals_a_fresh_export(tmp_path: Path) -> None:
     state = net.state_dict()
     assert {f"module.{name}" for name in state} <= set(values)
     net.load_state_dict({name: torch.from_numpy(values[f"module.{name}"].copy()) for name in state})
-    fresh = outputs(exported(net, tmp_path, layer="features.0", methods=METHODS))
-    got = outputs(drawn)
+    fresh = outputs(exported(net, tmp_path, layer="features.0", methods=METHODS), FEEDS)
+    got = outputs(drawn, FEEDS)
     assert got.keys() == fresh.keys()
     for name, want in fresh.items():
         size = np.abs(want).max()
@@ -191,8 +188,16 @@ def test_a_transformer_in_order(models: Models) -> None:
     # head, norm | linear2, linear1, norm2 | out_proj, in_proj, norm1 | patch; biases of zeros are
     # one initialiser, so the vector of out_proj may stand elsewhere.
     assert [kind[0] for kind in kinds] == [
-        True, False, True, True, False, True, True, False, True,
-    ]  # fmt: skip
+        True,
+        False,
+        True,
+        True,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
     assert kinds[0] == matrix
     assert kinds[1][:1] == norm[:1]
     fans = [layer.weights[0].fan for layer in found if layer.weights[0].spread]
@@ -224,9 +229,14 @@ def test_draws_depend_on_name_and_seed_alone(small_explainer: Path) -> None:
 
 def test_draws_have_the_stated_spread(tmp_path: Path) -> None:
     net = nn.Sequential(
-        nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, groups=64), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 400),
-    )  # fmt: skip
+        nn.Conv2d(3, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, groups=64),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 400),
+    )
     model = exported(net, tmp_path)
     drawn = contents(reinitialised(model, layers(model)))
     spread = {"0": 2 / (64 * 9), "2": 2 / 9, "6": 2 / 64}
@@ -266,9 +276,16 @@ def test_what_cannot_be_done_is_refused(small_explainer: Path) -> None:
 def test_equal_constants_of_two_weights_are_told_apart(tmp_path: Path) -> None:
     """Where scales are all positive, the signs of each are a constant of ones."""
     net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.BatchNorm2d(8), nn.ReLU(), nn.BatchNorm2d(8),
-        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, 2),
+        nn.ReLU(),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
     nn.init.constant_(net[2].weight, 0.7)
     nn.init.constant_(net[4].weight, 0.9)
     model = exported(net, tmp_path, layer="0", methods=["excitation_backprop"])

@@ -70,7 +70,7 @@ def _scatter_nd(draw: st.DrawFn) -> Case:
 
 @st.composite
 def _einsum(draw: st.DrawFn) -> Case:
-    size = {label: draw(st.integers(1, 4)) for label in "bijkl"}
+    size = {label: draw(st.integers(1, 4)) for label in "bdhijkl"}
     equation = draw(st.sampled_from(EQUATIONS))
     terms = equation.partition("->")[0].split(",")
     operands = {}
@@ -81,9 +81,23 @@ def _einsum(draw: st.DrawFn) -> Case:
 
 
 EQUATIONS = [
-    "ij,jk->ik", "bij,bjk->bik", "bij,kj->bki", "ij->ji", "ij->i", "ij,ij->", "i,j->ij", "ij,jk",
-    "...ij,...jk->...ik", "bi,ij,jk->bk", "bil,bjl->bij", "b...,b->...", "bl...,kl->bk...",
-]  # fmt: skip
+    "ij,jk->ik",
+    "bij,bjk->bik",
+    "bij,kj->bki",
+    "ij->ji",
+    "ij->i",
+    "ij,ij->",
+    "i,j->ij",
+    "ij,jk",
+    "...ij,...jk->...ik",
+    "bi,ij,jk->bk",
+    "bil,bjl->bij",
+    "b...,b->...",
+    "bl...,kl->bk...",
+    "bhid, bhjd -> bhij",
+    "...i,ij->...j",
+    "i,j,k->ijk",
+]
 
 CASES: Cases = {
     "Einsum": _einsum(),

@@ -103,9 +103,15 @@ def _gemm(draw: st.DrawFn) -> Case:
 def _matmul(draw: st.DrawFn) -> Case:
     m, k, n = (draw(st.integers(1, 4)) for _ in range(3))
     lead = tuple(draw(st.lists(st.integers(1, 3), max_size=2)))
-    sides = [(*lead, m, k), (*_broadcast(draw, lead), k, n)]
+    leads = lead, _broadcast(draw, lead)
     if draw(st.booleans()):
-        sides = [(*_broadcast(draw, lead), m, k), (*lead, k, n)]
+        leads = tuple(_broadcast(draw, lead) for _ in leads)
+    if draw(st.booleans()):
+        leads = leads[::-1]
+    sides = [(*leads[0], m, k), (*leads[1], k, n)]
+    for side in (0, 1):
+        if draw(st.sampled_from([False, False, True])):
+            sides[side] = (k,)  # a vector
     case = _chosen(draw, {"a": numbers(sides[0]), "b": numbers(sides[1], seed=1)})
     return Case(case.inputs, case.constants, {}, case.order, fixed_axes=range(9))
 

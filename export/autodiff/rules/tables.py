@@ -1,4 +1,4 @@
-"""Guided backpropagation and deconvnet: the gradient, but what passes a Relu is rectified again."""
+"""The rule tables: of the gradient, of guided backpropagation and of deconvnet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,37 @@ import onnx_ir as ir
 
 from klieg.export.autodiff.emitter import numpy_constant
 from klieg.export.autodiff.engine import Cotangent, Pullback, Rule
-from klieg.export.autodiff.rules.table import STANDARD_RULES
+from klieg.export.autodiff.rules import (
+    activation,
+    arithmetic,
+    convolution,
+    gathering,
+    linear,
+    normalization,
+    padding,
+    pooling,
+    quantization,
+    reduction,
+    resizing,
+    selection,
+    shape,
+)
+
+STANDARD_RULES: Mapping[str, Rule] = MappingProxyType(
+    activation.RULES
+    | arithmetic.RULES
+    | convolution.RULES
+    | gathering.RULES
+    | linear.RULES
+    | normalization.RULES
+    | padding.RULES
+    | pooling.RULES
+    | quantization.RULES
+    | reduction.RULES
+    | resizing.RULES
+    | selection.RULES
+    | shape.RULES
+)
 
 
 def guided(at: Pullback) -> ir.Value | Cotangent | None:

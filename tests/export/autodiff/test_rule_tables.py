@@ -1,4 +1,4 @@
-"""The backward walks with other rule tables, against plain torch."""
+"""Backward passes with other rule tables, against plain torch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch import nn
 from helpers.plain_methods import excite, excite_contrast, folded, rectified_gradient
 from helpers.small_net import small_net
 from klieg.errors import GradientError, UnsupportedOperatorError
-from klieg.export.classifiers.onnx_classifier import Names, find_classifier
+from klieg.export.classifiers.onnx_classifier import TensorNames, find_classifier
 from klieg.export.classifiers.torch_classifier import TorchClassifier
 from klieg.export.instrument.graph import instrument
-from klieg.export.instrument.outputs import OUTPUTS
+from klieg.export.instrument.outputs import BACKWARD
 from klieg.export.session import Session
 
 CHANNELS = 3
 TARGETS = [1, 3]
 
 
-def walked(
+def computed(
     net: nn.Module, outputs: list[str], *, layer: str | None = None, size: int = 40
 ) -> tuple[dict[str, np.ndarray], torch.Tensor]:
     """Return the outputs of an instrumented net for seeded images in 0..1, and the images."""
@@ -32,7 +32,7 @@ def walked(
         net, layer=layer, input_size=size, mean=[0] * CHANNELS, std=[1] * CHANNELS
     )
     classifier = find_classifier(
-        original.to_onnx(), names=Names(layer="layer"), input_size=size, channels=CHANNELS
+        original.to_onnx(), names=TensorNames(layer="layer"), input_size=size, channels=CHANNELS
     )
     model = instrument(
         classifier, mean=[0] * CHANNELS, std=[1] * CHANNELS, outputs=outputs, several_targets=True
@@ -75,7 +75,7 @@ def relative(got: np.ndarray, truth: torch.Tensor) -> float:
 @pytest.mark.parametrize("make", [small_net, resnet18, vgg11])
 def test_guided_backpropagation_and_deconvnet(make: Any) -> None:
     net = make()
-    got, images = walked(net, ["guided_gradient", "deconvnet_gradient"], size=64)
+    got, images = computed(net, ["guided_gradient", "deconvnet_gradient"], size=64)
     for name, mask in (("guided_gradient", True), ("deconvnet_gradient", False)):
         truth = rectified_gradient(net, images, TARGETS, mask=mask)
         # float32: a Relu within rounding of 0 may fall on either side, in a few cells
@@ -86,22 +86,27 @@ def sequence(*, bias: bool = True) -> nn.Sequential:
     """Every kind of operator that excitation knows, one after another."""
     torch.manual_seed(1)
     parts = nn.Sequential(
-        nn.Conv2d(CHANNELS, 8, 5, stride=2, padding=1, bias=bias), nn.ReLU(),
+        nn.Conv2d(CHANNELS, 8, 5, stride=2, padding=1, bias=bias),
+        nn.ReLU(),
         nn.MaxPool2d(3, 2, 1),
-        nn.Conv2d(8, 8, 3, padding=1, groups=4, bias=bias), nn.ReLU6(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=4, bias=bias),
+        nn.ReLU6(),
         nn.AvgPool2d(2),
-        nn.Conv2d(8, 12, 3, padding=1, bias=bias), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Linear(12, 16, bias=bias), nn.ReLU(),
+        nn.Conv2d(8, 12, 3, padding=1, bias=bias),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(12, 16, bias=bias),
+        nn.ReLU(),
         nn.Linear(16, 5, bias=bias),
-    )  # fmt: skip
+    )
     return parts.eval()
 
 
 @pytest.mark.parametrize("layer", [1, 3, 7])
 def test_excitation_of_a_sequence(layer: int) -> None:
     net = sequence()
-    got, images = walked(net, ["excitation", "contrast"], layer=str(layer))
+    got, images = computed(net, ["excitation", "contrast"], layer=str(layer))
     front, back = net[: layer + 1], net[layer + 1 :]
     p = excite(back, front(images), torch.eye(5)[TARGETS])
     assert relative(got["excitation"], p) < 1e-5
@@ -113,7 +118,7 @@ def test_excitation_of_a_sequence(layer: int) -> None:
 @pytest.mark.parametrize("layer", ["layer4", "layer2"])
 def test_excitation_of_resnet18(layer: str) -> None:
     net = resnet18()
-    got, _ = walked(net, ["excitation", "contrast"], layer=layer, size=64)
+    got, _ = computed(net, ["excitation", "contrast"], layer=layer, size=64)
     plain = folded(net)
     blocks = nn.Sequential(*plain.layer3, *plain.layer4)
     back = nn.Sequential(*(blocks if layer == "layer2" else []), plain.avgpool, nn.Flatten())
@@ -126,7 +131,7 @@ def test_excitation_of_resnet18(layer: str) -> None:
 
 @pytest.mark.parametrize("layer", ["1", "2", "4", "5", "7"])
 def test_probabilities_are_conserved_without_bias(layer: str) -> None:
-    got, _ = walked(sequence(bias=False), ["excitation", "contrast"], layer=layer)
+    got, _ = computed(sequence(bias=False), ["excitation", "contrast"], layer=layer)
     assert (got["excitation"] >= 0).all()
     np.testing.assert_allclose(got["excitation"].sum(axis=(1, 2, 3)), 1, atol=1e-5)
     np.testing.assert_allclose(got["contrast"].sum(axis=(1, 2, 3)), 0, atol=1e-5)
@@ -155,11 +160,11 @@ class Branches(nn.Module):
 def test_excitation_through_branches() -> None:
     torch.manual_seed(0)
     net = Branches()
-    got, _ = walked(net.eval(), ["excitation"], layer="stem")
+    got, _ = computed(net.eval(), ["excitation"], layer="stem")
     np.testing.assert_allclose(got["excitation"].sum(axis=(1, 2, 3)), 1, atol=1e-5)
     net.norm.weight.data.neg_()
     net.norm.bias.data.fill_(10)  # positive still, but nothing comes through that branch
-    through, _ = walked(net, ["excitation"], layer="stem")
+    through, _ = computed(net, ["excitation"], layer="stem")
     assert (through["excitation"].sum(axis=(1, 2, 3)) < 0.999).all()
 
 
@@ -174,14 +179,14 @@ def test_excitation_without_a_rule() -> None:
             return self.head((x * x.exp()).mean(dim=(2, 3)))
 
     with pytest.raises(UnsupportedOperatorError, match=r"'excitation'.*Exp"):
-        walked(Product(), ["excitation"], layer="stem")
+        computed(Product(), ["excitation"], layer="stem")
 
 
 def test_contrast_needs_weights_behind_the_layer() -> None:
     net = nn.Sequential(nn.Conv2d(CHANNELS, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(GradientError, match="earlier layer"):
-        walked(net, ["contrast"], layer="1")
-    got, _ = walked(
+        computed(net, ["contrast"], layer="1")
+    got, _ = computed(
         nn.Sequential(nn.Conv2d(CHANNELS, 4, 1), *net[:0], nn.ReLU(), nn.Conv2d(4, 5, 3), *net[1:]),
         ["contrast"],
         layer="1",
@@ -189,17 +194,17 @@ def test_contrast_needs_weights_behind_the_layer() -> None:
     np.testing.assert_allclose(got["contrast"].sum(axis=(1, 2, 3)), 0, atol=1e-5)
 
 
-def test_walks_share_their_first_steps() -> None:
+def test_backward_passes_share_their_first_steps() -> None:
     net, counts = small_net(), {}
     original = TorchClassifier(net, layer=None, input_size=32, mean=[0] * 3, std=[1] * 3)
     classifier = find_classifier(
-        original.to_onnx(), names=Names(layer="layer"), input_size=32, channels=3
+        original.to_onnx(), names=TensorNames(layer="layer"), input_size=32, channels=3
     )
-    for outputs in ([], *([name] for name in OUTPUTS), list(OUTPUTS)):
+    for outputs in ([], *([name] for name in BACKWARD), list(BACKWARD)):
         model = instrument(classifier, mean=[0] * 3, std=[1] * 3, outputs=outputs)
         counts[tuple(outputs)] = model.graph.num_nodes()
         keys = [(n.op_type, tuple(map(id, n.inputs)), str(n.attributes)) for n in model.graph]
         assert len(keys) == len(set(keys))
     plain = counts[()]
     alone = sum(count - plain for outputs, count in counts.items() if len(outputs) == 1)
-    assert counts[tuple(OUTPUTS)] - plain < 0.8 * alone
+    assert counts[tuple(BACKWARD)] - plain < 0.8 * alone
