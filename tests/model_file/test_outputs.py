@@ -12,7 +12,7 @@ def test_every_output_per_class_has_its_backward_pass() -> None:
 
 
 def test_always_there_is_what_no_option_adds() -> None:
-    assert ALWAYS == {"logits", "activation", "gradient"}
+    assert {"logits", "activation", "gradient"} == ALWAYS
 
 
 def test_the_option_of_an_output_adds_it() -> None:
