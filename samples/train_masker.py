@@ -41,10 +41,14 @@ def build_classifier() -> torch.nn.Module:
     torch.manual_seed(0)
     nn = torch.nn
     return nn.Sequential(
-        nn.Conv2d(3, 16, 5, stride=4, padding=2), nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, len(COLOURS)),
-    )  # fmt: skip
+        nn.Conv2d(3, 16, 5, stride=4, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, len(COLOURS)),
+    )
 
 
 def train_classifier(network: torch.nn.Module) -> None:
@@ -70,21 +74,28 @@ def main(folder: Path) -> None:
             cv2.imwrite(str(folder / "photos" / str(label) / f"{seed}.png"), picture)
     network = build_classifier()
     train_classifier(network)
-    options = options_from_table({
-        "preset": "simplified-ca",
-        "mean": MEAN,
-        "std": STD,
-        "data": {"path": str(folder / "photos"), "image_size": SIZE, "smallest_crop": 0.6},
-        "masker": {"taps": ["1", "3"], "channels": 16},
-        "critics": {"taps": "frozen"},
-        "objective": {"size_out": 4.0},
-        "optimiser": {"epochs": 12, "batch_size": 32, "share_per_epoch": 1.0},
-    })  # fmt: skip
+    options = options_from_table(
+        {
+            "preset": "simplified-ca",
+            "mean": MEAN,
+            "std": STD,
+            "data": {"path": str(folder / "photos"), "image_size": SIZE, "smallest_crop": 0.6},
+            "masker": {"taps": ["1", "3"], "channels": 16},
+            "critics": {"taps": "frozen"},
+            "objective": {"size_out": 4.0},
+            "optimiser": {"epochs": 12, "batch_size": 32, "share_per_epoch": 1.0},
+        }
+    )
     trained = train(options, folder / "run", classifier=network, accelerator="cpu")
     export_classifier(
-        network, folder / "explainer.onnx", input_size=SIZE, mean=MEAN, std=STD,
-        masker=trained.masker, masker_name="sample",
-    )  # fmt: skip
+        network,
+        folder / "explainer.onnx",
+        input_size=SIZE,
+        mean=MEAN,
+        std=STD,
+        masker=trained.masker,
+        masker_name="sample",
+    )
     with Explainer(folder / "explainer.onnx") as explainer:
         pairs = [photo(label, seed) for label in range(len(COLOURS)) for seed in range(1000, 1008)]
         explanation = explainer.explain([picture for picture, _ in pairs], method="casm")

@@ -74,9 +74,16 @@ def small_explainer_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same SmallNet, exported for all methods, with a masking model."""
     path = tmp_path_factory.mktemp("small-all") / "small.onnx"
     export_classifier(
-        small_net(), path, input_size=32, mean=MEAN, std=STD, class_names=NAMES, methods=["all"],
-        masker=small_masker(), masker_name="a small one",
-    )  # fmt: skip
+        small_net(),
+        path,
+        input_size=32,
+        mean=MEAN,
+        std=STD,
+        class_names=NAMES,
+        methods=["all"],
+        masker=small_masker(),
+        masker_name="a small one",
+    )
     return path
 
 

@@ -77,9 +77,12 @@ def test_scale_too_small_for_the_model_is_an_error(tmp_path: Path) -> None:
     import torch
 
     net = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 9), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
-        torch.nn.Flatten(), torch.nn.Linear(4, 5),
-    )  # fmt: skip
+        torch.nn.Conv2d(3, 4, 9),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 5),
+    )
     export_classifier(net, tmp_path / "n.onnx", input_size=32, mean=MEAN, std=STD)
     with (
         Explainer(tmp_path / "n.onnx") as explainer,
@@ -96,9 +99,15 @@ def test_arrays_of_any_layout(explainer: Explainer) -> None:
     strided = np.repeat(plain, 2, axis=2)[:, :, ::2]
     flipped = np.ascontiguousarray(plain[:, ::-1])[:, ::-1]
     for variant in (
-        read_only, strided, flipped, np.asfortranarray(plain), plain.astype(">u2"),
-        plain.astype(">f4"), plain.astype(np.float64), list(plain),
-    ):  # fmt: skip
+        read_only,
+        strided,
+        flipped,
+        np.asfortranarray(plain),
+        plain.astype(">u2"),
+        plain.astype(">f4"),
+        plain.astype(np.float64),
+        list(plain),
+    ):
         got = explainer.explain(variant, target=0).raw
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
@@ -170,9 +179,12 @@ def test_plain_onnx_is_no_explainer(small_explainer: Path, tmp_path: Path) -> No
 
 def test_external_data_is_refused(small_explainer: Path, tmp_path: Path) -> None:
     onnx.save(
-        onnx.load(small_explainer), tmp_path / "x.onnx", save_as_external_data=True,
-        size_threshold=0, location="weights.bin",
-    )  # fmt: skip
+        onnx.load(small_explainer),
+        tmp_path / "x.onnx",
+        save_as_external_data=True,
+        size_threshold=0,
+        location="weights.bin",
+    )
     with pytest.raises(UnsafeFileError, match=r"weights\.bin"):
         Explainer(tmp_path / "x.onnx")
 

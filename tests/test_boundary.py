@@ -11,9 +11,18 @@ import numpy as np
 import pytest
 
 WORKBENCH = (
-    "torch", "onnx", "onnx_ir", "onnxscript", "torchvision", "skimage", "scipy", "PIL",
-    "lightning_fabric", "pydantic", "safetensors",
-)  # fmt: skip
+    "torch",
+    "onnx",
+    "onnx_ir",
+    "onnxscript",
+    "torchvision",
+    "skimage",
+    "scipy",
+    "PIL",
+    "lightning_fabric",
+    "pydantic",
+    "safetensors",
+)
 
 EXPLAIN = """
 import sys

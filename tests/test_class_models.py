@@ -17,9 +17,14 @@ from klieg.export import export_classifier
 def explainer(tmp_path_factory: pytest.TempPathFactory) -> klieg.Explainer:
     path = tmp_path_factory.mktemp("image") / "net.onnx"
     export_classifier(
-        small_net(), path, input_size=32, mean=MEAN, std=STD, class_names=NAMES,
+        small_net(),
+        path,
+        input_size=32,
+        mean=MEAN,
+        std=STD,
+        class_names=NAMES,
         methods=["saliency"],
-    )  # fmt: skip
+    )
     return klieg.Explainer(path)
 
 

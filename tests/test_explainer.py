@@ -121,9 +121,11 @@ def test_fixed_size_model(tmp_path: Path) -> None:
     import torch
 
     net = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3, stride=4), torch.nn.ReLU(), torch.nn.Flatten(),
+        torch.nn.Conv2d(3, 4, 3, stride=4),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
         torch.nn.Linear(4 * 8 * 8, 5),
-    )  # fmt: skip
+    )
     export_classifier(net, tmp_path / "f.onnx", input_size=32, mean=MEAN, std=STD)
     with Explainer(tmp_path / "f.onnx") as explainer:
         with pytest.raises(OptionError, match="32 x 32 pixels only"):

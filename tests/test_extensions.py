@@ -120,10 +120,26 @@ def test_one_of_each_from_another_package(
     (tmp_path / "photos/a.ppm").write_bytes(b"P6 50 40 255 " + photo.tobytes())
     (tmp_path / "photos/notes.xyz").write_text("no photo")
     done = run(
-        installed, tmp_path, "-c", "from klieg.cli import main; main()", "explain",
-        small_explainer, "photos", "-o", "out", "--method", "doubled", "--method", "gradcam",
-        "--backend", "traced", "--format", "npy", "--format", "text",
-    )  # fmt: skip
+        installed,
+        tmp_path,
+        "-c",
+        "from klieg.cli import main; main()",
+        "explain",
+        small_explainer,
+        "photos",
+        "-o",
+        "out",
+        "--method",
+        "doubled",
+        "--method",
+        "gradcam",
+        "--backend",
+        "traced",
+        "--format",
+        "npy",
+        "--format",
+        "text",
+    )
     assert done.returncode == 0, done.stderr
     assert "explained 1 of 1 photos" in done.stdout  # the folder's listing knows the suffix
     records = [
@@ -149,9 +165,17 @@ def test_unknown_names_list_what_is_installed(
     installed: Path, small_explainer: Path, tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     done = run(
-        installed, tmp_path, "-c", "from klieg.cli import main; main()", "explain",
-        small_explainer, "a.png", "-o", "out", *options,
-    )  # fmt: skip
+        installed,
+        tmp_path,
+        "-c",
+        "from klieg.cli import main; main()",
+        "explain",
+        small_explainer,
+        "a.png",
+        "-o",
+        "out",
+        *options,
+    )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert re.search(message, done.stderr.replace("\n", " ")), done.stderr

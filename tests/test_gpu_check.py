@@ -37,8 +37,10 @@ def test_a_promise_that_does_not_hold_fails() -> None:
     rows = [Row("a", "1", "2", good=False), Row("b", "3"), Row("c", skipped="no torch")]
     assert [row.failed for row in rows] == [True, False, False]
     assert as_markdown("GPU", rows).splitlines()[4:] == [
-        "| a | 1 | 2 | NO |", "| b | 3 |  |  |", "| c | no torch |  | skipped |"
-    ]  # fmt: skip
+        "| a | 1 | 2 | NO |",
+        "| b | 3 |  |  |",
+        "| c | no torch |  | skipped |",
+    ]
 
 
 def test_the_clock_replays_work_on_inputs_in_turn() -> None:
@@ -76,6 +78,7 @@ def test_a_failure_in_one_part_is_a_row_and_fails(
         check.main()
     assert end.value.code == 1
     assert (tmp_path / "table.md").read_text().splitlines()[4:] == [
-        "| before | 1 |  |  |", "| a | DeviceError: an illegal address | no failure | NO |",
+        "| before | 1 |  |  |",
+        "| a | DeviceError: an illegal address | no failure | NO |",
         "| b | no torch |  | skipped |",
-    ]  # fmt: skip
+    ]

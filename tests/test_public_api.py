@@ -22,30 +22,62 @@ ROOT = Path(__file__).parents[1]
 
 def test_facade() -> None:
     assert klieg.__all__ == [
-        "ClassModel", "Explainer", "Explanation", "KliegError", "OnnxRuntime", "TensorRT",
-        "class_model", "open_device",
-    ]  # fmt: skip
+        "ClassModel",
+        "Explainer",
+        "Explanation",
+        "KliegError",
+        "OnnxRuntime",
+        "TensorRT",
+        "class_model",
+        "open_device",
+    ]
     assert klieg.export.__all__ == ["ExportReport", "export_classifier"]
     assert klieg.export.autodiff.__all__ == ["add_gradient"]
     assert klieg.training.__all__ == [
-        "TrainedMasker", "TrainingOptions", "load_masker", "options_from_table", "read_options",
-        "run_sweep", "train",
-    ]  # fmt: skip
+        "TrainedMasker",
+        "TrainingOptions",
+        "load_masker",
+        "options_from_table",
+        "read_options",
+        "run_sweep",
+        "train",
+    ]
     assert klieg.evaluation.__all__ == [
-        "ClassFinder", "Dataset", "EvaluationOptions", "PixelPrecision", "Score", "Summary",
-        "evaluate", "localisation_error", "open_dataset", "saliency_metric",
-    ]  # fmt: skip
+        "ClassFinder",
+        "Dataset",
+        "EvaluationOptions",
+        "PixelPrecision",
+        "Score",
+        "Summary",
+        "evaluate",
+        "localisation_error",
+        "open_dataset",
+        "saliency_metric",
+    ]
     assert klieg.evaluation.sanity.__all__ == [
-        "AttackResult", "RandomisationResult", "guided_attack", "norm_reduction",
-        "randomisation_test", "restoration_sanity",
-    ]  # fmt: skip
+        "AttackResult",
+        "RandomisationResult",
+        "guided_attack",
+        "norm_reduction",
+        "randomisation_test",
+        "restoration_sanity",
+    ]
     assert klieg.training.sanity.__all__ == [
-        "DataRandomisation", "RoarResult", "data_randomisation", "roar", "shuffled_labels",
-    ]  # fmt: skip
+        "DataRandomisation",
+        "RoarResult",
+        "data_randomisation",
+        "roar",
+        "shuffled_labels",
+    ]
     for module in (
-        klieg, klieg.export, klieg.export.autodiff, klieg.training, klieg.training.sanity,
-        klieg.evaluation, klieg.evaluation.sanity,
-    ):  # fmt: skip
+        klieg,
+        klieg.export,
+        klieg.export.autodiff,
+        klieg.training,
+        klieg.training.sanity,
+        klieg.evaluation,
+        klieg.evaluation.sanity,
+    ):
         for name in module.__all__:
             assert inspect.getdoc(getattr(module, name)), f"{module.__name__}.{name}"
 

@@ -17,8 +17,10 @@ WITHOUT_ARGUMENTS = ("gradient_of_onnx.py", "own_model.py", "train_masker.py")
 def run(name: str, *arguments: object) -> str:
     done = subprocess.run(
         [sys.executable, SAMPLES / name, *map(str, arguments)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

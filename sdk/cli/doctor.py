@@ -31,8 +31,10 @@ IDENTITY_MODEL: Final = bytes.fromhex(  # y = x, one float: the smallest thing a
 @click.command(short_help="Show what is installed and which engines work.")
 def doctor() -> None:
     """Show what is installed, which engines work, and whether CUDA and TensorRT are there."""
-    click.echo(f"klieg {importlib.metadata.version('klieg')}, Python {platform.python_version()}, "
-               f"{platform.system()} {platform.machine()}\n")  # fmt: skip
+    click.echo(
+        f"klieg {importlib.metadata.version('klieg')}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()}\n"
+    )
     for package, extra in PACKAGES.items():
         try:
             version = importlib.metadata.version(package)

@@ -85,6 +85,9 @@ def fit(default: str) -> Decorator:
 def binarise(what: str) -> Decorator:
     """Return the option for how a map is cut."""
     return click.option(
-        "--binarise", type=click.Choice(["mean", "quantile"]), default="mean", show_default=True,
+        "--binarise",
+        type=click.Choice(["mean", "quantile"]),
+        default="mean",
+        show_default=True,
         help=what,
-    )  # fmt: skip
+    )

@@ -76,9 +76,11 @@ def normgrad(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawMaps:
     front of a global pool, the map is that of |A_u| for every class.
     """
     return _fused(
-        passes, batch, sizes,
+        passes,
+        batch,
+        sizes,
         lambda a, w: np.asarray(np.linalg.norm(a, axis=0) * np.linalg.norm(w, axis=0)),
-    )  # fmt: skip
+    )
 
 
 def cam(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawMaps:
@@ -106,9 +108,11 @@ def cam(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawMaps:
             f"but here the gradient varies {varies}: use 'gradcam', which takes any layer"
         )
     return _fused(
-        passes, batch, sizes,
+        passes,
+        batch,
+        sizes,
         lambda a, w: _weighted(a, w.mean(axis=(1, 2)) * (a.shape[1] * a.shape[2])),
-    )  # fmt: skip
+    )
 
 
 def excitation_backprop(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawMaps:

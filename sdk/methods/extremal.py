@@ -55,9 +55,11 @@ def extremal(
         side = cells + 2 * RADIUS
         start = np.full((len(fading.reacts), len(AREAS), side, side), 0.5)
         grid = adam(
-            start, lambda grid, step: slope(fading, enlarge, grid, WEIGHT_FIRST * growth**step),
-            steps=steps, rate=RATE,
-        )  # fmt: skip
+            start,
+            lambda grid, step: slope(fading, enlarge, grid, WEIGHT_FIRST * growth**step),
+            steps=steps,
+            rate=RATE,
+        )
         masks = enlarge @ dilated(grid) @ enlarge.T  # [M, A, S, S]
         masks *= fading.reacts[:, None, None, None]
         return np.asarray(masks.mean(axis=1), dtype=np.float32)

@@ -25,9 +25,11 @@ def gradient_x_input(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawM
     where the pixel speaks for the class. `maps`, as always its relu, shows these pixels only.
     """
     return _one_pass(
-        passes, batch, "image_gradient",
+        passes,
+        batch,
+        "image_gradient",
         lambda image, gradient: np.sum((image - passes.mean_colour) * gradient, axis=0),
-    )  # fmt: skip
+    )
 
 
 def guided_backprop(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawMaps:

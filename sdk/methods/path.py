@@ -65,9 +65,12 @@ def integrated_gradients(
         return start_colour + share * (image - start_colour)
 
     return _averaged(
-        passes, batch, steps, lambda: between,
+        passes,
+        batch,
+        steps,
+        lambda: between,
         lambda image, gradient: np.sum((image - start_colour) * gradient, axis=0),
-    )  # fmt: skip
+    )
 
 
 def _averaged(

@@ -17,10 +17,21 @@ MAX_DEPTH: Final = 32
 """Nesting of sub-graphs; real models have two or three, a hostile file has thousands."""
 
 DTYPES: Final = {
-    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",
-    8: "string", 9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64",
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    8: "string",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    12: "uint32",
+    13: "uint64",
     16: "bfloat16",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

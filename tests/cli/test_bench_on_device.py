@@ -41,10 +41,15 @@ def test_passes_and_maps_of_one_image_and_a_batch(
     assert max(map(len, result.output.splitlines())) <= 80
     assert [row[:32].rstrip() for row in rows] == [
         "bare passes",
-        "CAMERAS, photos on the host", "  over the bare passes", "  images per second",
-        "CAMERAS, photos on the GPU", "  over the bare passes", "  images per second",
-        "CASM, photos on the GPU", "  images per second",
-    ]  # fmt: skip
+        "CAMERAS, photos on the host",
+        "  over the bare passes",
+        "  images per second",
+        "CAMERAS, photos on the GPU",
+        "  over the bare passes",
+        "  images per second",
+        "CASM, photos on the GPU",
+        "  images per second",
+    ]
     passes, cameras = ([float(cell) for cell in row.split()[-4::2]] for row in rows[:2])
     over, rate = ([float(c.rstrip("%")) for c in row.split()[-2:]] for row in rows[2:4])
     for column, images in enumerate((1, 3)):  # passes of 0.3 ms are shown to 0.01 ms

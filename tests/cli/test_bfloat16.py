@@ -19,9 +19,7 @@ from klieg.export.randomised.reinitialisation import layers, reinitialised
 @pytest.fixture(scope="module")
 def explainer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bfloat16") / "net.onnx"
-    export_classifier(
-        small_net(), path, input_size=32, mean=MEAN, std=STD, precision="bfloat16"
-    )  # fmt: skip
+    export_classifier(small_net(), path, input_size=32, mean=MEAN, std=STD, precision="bfloat16")
     return path
 
 

@@ -95,17 +95,36 @@ def test_explain_folder_with_a_broken_photo(
 
 def test_explain_glob_and_options(small_explainer: Path, folder: Path, tmp_path: Path) -> None:
     result = klieg(
-        "explain", small_explainer, folder / "[01].jpg", folder / "0.jpg", "-o", tmp_path / "out",
-        "--method", "gradcam", "--target", "dog", "--fit", "letterbox", "--threads", 1,
-    )  # fmt: skip
+        "explain",
+        small_explainer,
+        folder / "[01].jpg",
+        folder / "0.jpg",
+        "-o",
+        tmp_path / "out",
+        "--method",
+        "gradcam",
+        "--target",
+        "dog",
+        "--fit",
+        "letterbox",
+        "--threads",
+        1,
+    )
     assert result.exit_code == 0, result.output
     lines = [json.loads(x) for x in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert len(lines) == 2  # a file named twice is explained once
     assert {line["name"] for line in lines} == {"dog"}
     by_number = klieg(
-        "explain", small_explainer, folder / "0.jpg", "-o", tmp_path / "out2", "--target", 3,
-        "--scales", "32,48",
-    )  # fmt: skip
+        "explain",
+        small_explainer,
+        folder / "0.jpg",
+        "-o",
+        tmp_path / "out2",
+        "--target",
+        3,
+        "--scales",
+        "32,48",
+    )
     assert by_number.exit_code == 0
     line = json.loads((tmp_path / "out2" / "results.jsonl").read_text())
     assert line["name"] == "dog"
@@ -120,9 +139,21 @@ def test_explain_with_views(small_explainer: Path, folder: Path, tmp_path: Path)
     for rule in ("mean", "quantile"):
         out = tmp_path / rule
         result = klieg(
-            "explain", small_explainer, folder / "0.jpg", "-o", out, "--method", "gradcam",
-            "--target", targets[0], "--target", targets[1], "--views", "--binarise", rule,
-        )  # fmt: skip
+            "explain",
+            small_explainer,
+            folder / "0.jpg",
+            "-o",
+            out,
+            "--method",
+            "gradcam",
+            "--target",
+            targets[0],
+            "--target",
+            targets[1],
+            "--views",
+            "--binarise",
+            rule,
+        )
         assert result.exit_code == 0, result.output
         lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
         assert [line["views"] for line in lines] == ["0-views.png", "0-2-views.png"]
@@ -134,10 +165,28 @@ def test_explain_with_views(small_explainer: Path, folder: Path, tmp_path: Path)
 def test_explain_by_several_methods(small_explainer: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = klieg(
-        "explain", small_explainer, folder, "-o", out, "--method", "cameras", "--method", "gradcam",
-        "--method", "rise", "--option", "masks=10", "--scales", "32,48", "--batch-size", 2,
-        "--target", "cat", "--target", "dog",
-    )  # fmt: skip
+        "explain",
+        small_explainer,
+        folder,
+        "-o",
+        out,
+        "--method",
+        "cameras",
+        "--method",
+        "gradcam",
+        "--method",
+        "rise",
+        "--option",
+        "masks=10",
+        "--scales",
+        "32,48",
+        "--batch-size",
+        2,
+        "--target",
+        "cat",
+        "--target",
+        "dog",
+    )
     assert result.exit_code == 1
     assert result.output.count("broken.jpg") == 1
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
@@ -157,9 +206,18 @@ def test_explain_by_several_methods(small_explainer: Path, folder: Path, tmp_pat
         np.testing.assert_array_equal(beside[:, column : column + single.shape[1]], single)
     assert not [p for p in out.iterdir() if p.name.startswith(".")]
     unknown = klieg(
-        "explain", small_explainer, folder / "0.jpg", "-o", out, "--method", "cameras",
-        "--method", "gradcam", "--option", "masks=10",
-    )  # fmt: skip
+        "explain",
+        small_explainer,
+        folder / "0.jpg",
+        "-o",
+        out,
+        "--method",
+        "cameras",
+        "--method",
+        "gradcam",
+        "--option",
+        "masks=10",
+    )
     assert unknown.exit_code == 1
     assert "has no option 'masks'" in unknown.output
 
@@ -227,10 +285,21 @@ def test_export_from_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     names = tmp_path / "names.txt"
     names.write_text("ant\nbee\ncat\ndog\neel\n")
     result = klieg(
-        "export", "helpers.small_net:small_net", "-o", tmp_path / "net.onnx", "--input-size", 32,
-        "--mean", "0.4,0.5,0.45", "--std", "0.2,0.25,0.3", "--class-names", names,
-        "--methods", "saliency, excitation_backprop",
-    )  # fmt: skip
+        "export",
+        "helpers.small_net:small_net",
+        "-o",
+        tmp_path / "net.onnx",
+        "--input-size",
+        32,
+        "--mean",
+        "0.4,0.5,0.45",
+        "--std",
+        "0.2,0.25,0.3",
+        "--class-names",
+        names,
+        "--methods",
+        "saliency, excitation_backprop",
+    )
     assert result.exit_code == 0, result.output
     assert "layer   features" in result.output
     assert "integrated_gradients, meaningful, extremal, excitation_backprop" in result.output
@@ -253,8 +322,11 @@ def test_export_needs_the_training_extra_for_a_masker_only(tmp_path: Path) -> No
     ):
         done = subprocess.run(
             [sys.executable, "-c", code, *common, *more],
-            env=tests, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            env=tests,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == returned, done.stderr
         assert said in done.stdout + done.stderr
 

@@ -12,11 +12,15 @@ class SmallNet(torch.nn.Module):
         super().__init__()
         nn = torch.nn
         self.features = nn.Sequential(
-            nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True),
+            nn.Conv2d(3, 8, 3, stride=2, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(inplace=True),
             nn.MaxPool2d(3, 2, 1),
-            nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.ReLU6(inplace=True),
-            nn.Conv2d(12, 16, 3, padding=1), nn.ReLU(),
-        )  # fmt: skip
+            nn.Conv2d(8, 12, 3, stride=2, padding=1),
+            nn.ReLU6(inplace=True),
+            nn.Conv2d(12, 16, 3, padding=1),
+            nn.ReLU(),
+        )
         self.pool = nn.AdaptiveAvgPool2d(1 if pooled else 3)
         self.head = nn.Linear(16 * (1 if pooled else 9), 5)
 

@@ -20,9 +20,13 @@ Tensor = torch.Tensor
 def info(**changes: Any) -> ExplainerInfo:
     """Return what the explainer file of a SmallNet says about itself."""
     entries: dict[str, Any] = {
-        "layer": "features", "input_size": 32, "scales": (32, 48, 64), "source_sha256": "",
-        "mean": tuple(MEAN), "std": tuple(STD),
-    }  # fmt: skip
+        "layer": "features",
+        "input_size": 32,
+        "scales": (32, 48, 64),
+        "source_sha256": "",
+        "mean": tuple(MEAN),
+        "std": tuple(STD),
+    }
     return ExplainerInfo(**{**entries, **changes})
 
 

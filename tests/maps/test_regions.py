@@ -20,11 +20,15 @@ def random_maps(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
     noise = rng.random((4, *shape)).astype(np.float32)
     return np.stack(
         [
-            noise[0], noise[1] ** 4, noise[2] ** 0.25, np.round(noise[3] * 3) / 3,
-            np.zeros(shape, np.float32), np.ones(shape, np.float32),
+            noise[0],
+            noise[1] ** 4,
+            noise[2] ** 0.25,
+            np.round(noise[3] * 3) / 3,
+            np.zeros(shape, np.float32),
+            np.ones(shape, np.float32),
             np.full(shape, 0.3, np.float32),
         ]
-    )  # fmt: skip
+    )
 
 
 def plain_binary(values: list[float], rule: str) -> list[bool]:
@@ -93,8 +97,12 @@ def test_boxes_by_hand() -> None:
     binary[3, [0, 1, 2], [0, 1, 2]] = True  # corners do not join
     binary[4, 0, 3:5] = binary[4, 2:, 0] = True  # equal: the first one
     assert bounding_boxes(binary).tolist() == [
-        [0, 0, 0, 0], [0, 0, 6, 4], [2, 1, 4, 2], [0, 0, 1, 1], [3, 0, 5, 1],
-    ]  # fmt: skip
+        [0, 0, 0, 0],
+        [0, 0, 6, 4],
+        [2, 1, 4, 2],
+        [0, 0, 1, 1],
+        [3, 0, 5, 1],
+    ]
     assert bounding_boxes(binary[:0]).shape == (0, 4)
     left, top, right, bottom = bounding_boxes(binary[2:3])[0]
     assert binary[2, top:bottom, left:right].sum() == 2

@@ -125,9 +125,21 @@ def test_command_line(small_explainer: Path, tmp_path: Path) -> None:
 
     out = tmp_path / "out"
     done = klieg(
-        small_explainer, tmp_path, "-o", out, "--method", "rise", "--option", "masks=30",
-        "--option", "visible=0.4", "--target", "dog", "--target", 1,
-    )  # fmt: skip
+        small_explainer,
+        tmp_path,
+        "-o",
+        out,
+        "--method",
+        "rise",
+        "--option",
+        "masks=30",
+        "--option",
+        "visible=0.4",
+        "--target",
+        "dog",
+        "--target",
+        1,
+    )
     assert done.exit_code == 0, done.output
     assert "explained 2 of 2 photos" in done.output
     assert len((out / "results.jsonl").read_text().splitlines()) == 4

@@ -86,11 +86,14 @@ def test_external_data_is_refused_wherever_it_hides(place: str) -> None:
         proto = model()
         proto.functions.append(
             oh.make_function(
-                "local", "f", [], ["y"],
+                "local",
+                "f",
+                [],
+                ["y"],
                 [oh.make_node("Constant", [], ["y"], value=tensor("c", external=True))],
                 [oh.make_opsetid("", 18)],
             )
-        )  # fmt: skip
+        )
     else:
         proto = HIDING_PLACES[place]()
     with pytest.raises(UnsafeFileError, match="outside the file"):

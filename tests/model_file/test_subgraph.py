@@ -34,10 +34,13 @@ def model() -> onnx.ModelProto:
     values = {"a": [2, 3], "b": [5, 5], "c": [7, 8], "zero": 0}
     weights = [onnx.numpy_helper.from_array(np.array(v, np.float32), n) for n, v in values.items()]
     graph = h.make_graph(
-        nodes, "g", [h.make_tensor_value_info("x", FLOAT, [2])],
-        [h.make_tensor_value_info(name, FLOAT, [2]) for name in ("y", "other")], weights,
+        nodes,
+        "g",
+        [h.make_tensor_value_info("x", FLOAT, [2])],
+        [h.make_tensor_value_info(name, FLOAT, [2]) for name in ("y", "other")],
+        weights,
         value_info=[h.make_tensor_value_info("scaled", FLOAT, [2])],
-    )  # fmt: skip
+    )
     made = h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=10)
     h.set_model_props(made, {"key": "value"})
     return made

@@ -80,9 +80,13 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeBackend):
             binding = session.io_binding()
             for name, array in (("image", images), ("target", targets)):
                 binding.bind_input(
-                    name, self._memory, self._device.index, array.dtype.type, array.shape,
+                    name,
+                    self._memory,
+                    self._device.index,
+                    array.dtype.type,
+                    array.shape,
                     array.pointer,
-                )  # fmt: skip
+                )
             for name in outputs:
                 binding.bind_output(name, self._memory, self._device.index)
             session.run_with_iobinding(binding, options)

@@ -57,10 +57,12 @@ def open_session(
     _load_libraries(providers)
     try:
         session = onnxruntime.InferenceSession(
-            data, session_options, providers=providers,
+            data,
+            session_options,
+            providers=providers,
             provider_options=[dict(given) for given in options.values()],
             enable_fallback=0,  # it would print the error and use other providers
-        )  # fmt: skip
+        )
     except Exception as error:
         if missing := _missing_library(providers):
             raise BackendError(missing) from error

@@ -41,9 +41,14 @@ class Providers:
         self.failure: Exception | None = None
 
     def open(
-        self, data: bytes, options: Any, *, providers: list[str],
-        provider_options: list[dict[str, str]], enable_fallback: int,
-    ) -> Any:  # fmt: skip
+        self,
+        data: bytes,
+        options: Any,
+        *,
+        providers: list[str],
+        provider_options: list[dict[str, str]],
+        enable_fallback: int,
+    ) -> Any:
         assert enable_fallback == 0
         self.opened.append(dict(zip(providers, provider_options, strict=True)))
         if self.failure is not None and providers != [CPU]:
@@ -154,9 +159,14 @@ def test_a_provider_that_is_left_out_is_an_error(
     ],
 )
 def test_a_library_that_is_missing(
-    provider: str, library: str, remedy: str, raised: bool, small_explainer: Path, ort: Providers,
+    provider: str,
+    library: str,
+    remedy: str,
+    raised: bool,
+    small_explainer: Path,
+    ort: Providers,
     libraries: Path,
-) -> None:  # fmt: skip
+) -> None:
     name = "cuda" if provider == CUDA else "tensorrt"
     make_library(libraries / f"libonnxruntime_providers_{name}.so", needs=library)
     ort.started = (CPU,)
