@@ -69,13 +69,13 @@ def class_model(
             f"steps {steps}, learning_rate {learning_rate}, l2 {l2}: expected at least 1, "
             "more than 0, and 0 or more"
         )
-    passes, size, targets = explainer.passes, info.input_size, np.array([index])
-    mean = passes.mean_colour  # [C, 1, 1]
+    model, size, targets = explainer.model, info.input_size, np.array([index])
+    mean = model.mean_colour  # [C, 1, 1]
     normal = np.random.default_rng(seed).standard_normal((len(mean), size, size), np.float32)
     image = (mean + START_NOISE * normal).clip(0, 255)  # [C, S, S]
     scores = []
     for _ in range(steps):
-        (logits,), (gradient,) = passes.run(
+        (logits,), (gradient,) = model.run(
             Batch.single(image[None], targets), ("logits", "image_gradient")
         )
         scores.append(logits[index])
@@ -84,6 +84,6 @@ def class_model(
         if length == 0:
             break
         image = (image + learning_rate / length * uphill).clip(0, 255)
-    scores.append(passes.logits(image[None])[0, index])
+    scores.append(model.logits(image[None])[0, index])
     picture = np.ascontiguousarray(image.transpose(1, 2, 0), dtype=np.float32)
     return ClassModel(picture, np.array(scores, dtype=np.float32), index)

@@ -22,7 +22,7 @@ from klieg.images.intake import Image, Intake, Photos, listed_images
 from klieg.images.targets import Targets, is_single
 from klieg.kernels.device.array import DeviceArray
 from klieg.kernels.normalisation import as_masks, normalise
-from klieg.methods.passes import Maps, Passes
+from klieg.methods.model import Maps, Model
 from klieg.model_file.explainer_file import ExplainerInfo, read_explainer
 from klieg.model_file.methods import (
     Method,
@@ -78,12 +78,12 @@ class Explainer:
         with ExitStack() as opened:
             self._backend = opened.enter_context(_engine(backend, earlier).opened(file))
             self._intake = Intake(file, self._backend.device)
-            self._passes = Passes(self._backend, file.info, several_targets=file.several_targets)
+            self._model = Model(self._backend, file.info, several_targets=file.several_targets)
             self._on_device: DeviceRunner | None = None
             if is_device_backend(self._backend):
                 from klieg.methods.running import DeviceRunner
 
-                self._on_device = DeviceRunner(self._passes, self._backend)
+                self._on_device = DeviceRunner(self._model, self._backend)
                 opened.callback(self._on_device.close)
             self._opened = opened.pop_all()
         self._versions = {
@@ -254,7 +254,7 @@ class Explainer:
         def explain(photos: Photos) -> Explanation:
             batch, placements = self._intake.fit(photos, sizes[0], fit)
             found = self._maps(batch, entry, sizes, checked)
-            owners = batch.owner.tolist()
+            rows = batch.image_index.tolist()
             return Explanation(
                 maps=found.maps,
                 raw=found.raw,
@@ -264,9 +264,9 @@ class Explainer:
                 degenerate=found.degenerate,
                 scales=sizes,
                 method=name,
-                photos=tuple([photos.photos[owner] for owner in owners]),
-                names=tuple([photos.names[owner] for owner in owners]),
-                placements=tuple([placements[owner] for owner in owners]),
+                photos=tuple([photos.photos[i] for i in rows]),
+                names=tuple([photos.names[i] for i in rows]),
+                placements=tuple([placements[i] for i in rows]),
                 class_names=self._info.class_names,
                 probability=self._info.probability,
                 versions=self._versions,
@@ -277,7 +277,7 @@ class Explainer:
     def prepare(
         self, images: Iterable[Image], *, fit: Fit = "crop"
     ) -> tuple[NDArray[np.float32], tuple[Placement, ...]]:
-        """Return images as the model takes them, for passes of one's own: see `passes`.
+        """Return images as the model takes them, for passes of one's own: see `model`.
 
         Args:
             images: Arrays [H, W, 3] or paths, at least one.
@@ -305,7 +305,7 @@ class Explainer:
                 f"{method.title} computes on the host, but the images are on a GPU: use 'cameras' "
                 "or 'casm', or pass host arrays"
             )
-        result = method.function(self._passes, batch, sizes, **options)
+        result = method.function(self._model, batch, sizes, **options)
         maps, degenerate = (as_masks if method.bounded else normalise)(result.raw)
         return Maps(result.raw, result.logits, result.targets, result.scales_used, maps, degenerate)
 
@@ -320,9 +320,15 @@ class Explainer:
         return self._backend
 
     @property
-    def passes(self) -> Passes:
-        """Checked passes through the engine, as the methods use them."""
-        return self._passes
+    def model(self) -> Model:
+        """The classifier as the methods ask it: batches in, checked outputs out."""
+        return self._model
+
+    @property
+    def passes(self) -> Model:
+        """Deprecated name of `model`."""
+        warnings.warn("Explainer.passes is now .model", DeprecationWarning, stacklevel=2)
+        return self._model
 
     @property
     def classes(self) -> int:

@@ -277,4 +277,4 @@ def test_prepared_images_are_what_a_method_passes(small_explainer: Path, fit: An
         explanation = explainer.explain(photos, method="gradcam", fit=fit)
         assert images.shape == (3, 3, 32, 32)
         assert placements == explanation.placements
-        np.testing.assert_array_equal(explainer.passes.logits(images), explanation.logits)
+        np.testing.assert_array_equal(explainer.model.logits(images), explanation.logits)

@@ -29,7 +29,7 @@ def explain(method: str, backend: TorchBackend, question: Batch) -> Any:
     given = {"rise": {"masks": 20}, "extremal": {"steps": 20}}.get(method, {})
     options = checked_options(method, given)
     sizes = (32, 48, 64) if METHODS[method].multi_scale else (32,)
-    return METHODS[method].function(backend.passes(), question, sizes, **options)
+    return METHODS[method].function(backend.model(), question, sizes, **options)
 
 
 @pytest.mark.parametrize("several_targets", [False, True])
@@ -43,7 +43,7 @@ def test_equals_one_by_one(method: str, several_targets: bool) -> None:
     np.testing.assert_array_equal(together.logits[3], together.logits[5])
     assert together.targets.tolist()[:4] == [1, 2, 3, 4]
     assert together.targets[4] == together.logits[4].argmax()
-    for row, owner in enumerate(question.owner):
+    for row, owner in enumerate(question.image_index):
         image = question.images[owner : owner + 1]
         alone = Batch.single(image, question.targets[row : row + 1])
         expected = explain(method, TorchBackend(small_net()), alone)

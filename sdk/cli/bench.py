@@ -110,10 +110,10 @@ def _measure(
     explainer.explain(photo, target=0, scales=sizes)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    passes, target = explainer.passes, np.zeros(1, dtype=np.int64)
+    model, target = explainer.model, np.zeros(1, dtype=np.int64)
     images = np.ascontiguousarray(photo.transpose(0, 3, 1, 2), dtype=np.float32)
     scaled = [images, *(enlarge_images(images, larger) for larger in sizes[1:])]
-    results = [passes(Batch.single(image, target)) for image in scaled]
+    results = [model(Batch.single(image, target)) for image in scaled]
     activations = [result.activation[0] for result in results]
     gradients = [result.gradient[0] for result in results]
     bare = _bare_classifier(explainer, classifier, threads)
@@ -129,11 +129,11 @@ def _measure(
         "cameras": lambda: explainer.explain(photo, target=0, scales=sizes),
         "fusion": lambda: contract(activations, gradients, (size, size)),
         "bare pass": lambda: bare(normalised[0]),
-        "gradcam": lambda: gradcam(passes, Batch.single(images, target), (size,)),
+        "gradcam": lambda: gradcam(model, Batch.single(images, target), (size,)),
         "gradcam call": lambda: explainer.explain(photo, target=0, method="gradcam"),
     }
     if "mask" in explainer.outputs:
-        activities["casm"] = lambda: casm(passes, Batch.single(images, target), (size,))
+        activities["casm"] = lambda: casm(model, Batch.single(images, target), (size,))
     return _timed(activities, repeat), peak
 
 

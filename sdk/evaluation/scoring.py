@@ -75,7 +75,7 @@ class Scoring:
         """Fit the photos, pass them once, and choose the class of every question."""
         photos = (photo.photo for _, photo, _ in asked)
         images, placements = self._explainer.prepare(photos, fit=self._options.fit)
-        logits = self._explainer.passes.logits(images)
+        logits = self._explainer.model.logits(images)
         image_index = np.repeat(np.arange(len(asked)), [len(questions) for *_, questions in asked])
         questions = tuple(question for *_, several in asked for question in several)
         targets = [
@@ -83,7 +83,7 @@ class Scoring:
             for number, question in zip(image_index, questions, strict=True)
         ]
         return Scene(
-            passes=self._explainer.passes,
+            model=self._explainer.model,
             images=images,
             logits=logits,
             placements=placements,

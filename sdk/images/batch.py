@@ -20,7 +20,7 @@ class Batch:
     """[B, C, H, W] float32 in 0..255; with an engine on a GPU also a `DeviceArray`, of that form or
     uint8 [B, H, W, C]."""
     targets: Indices  # [N], -1 for the predicted class
-    owner: Indices  # [N] ascending, the number of the image that each question is about
+    image_index: Indices  # [N] ascending, the number of the image that each question is about
 
     @classmethod
     def single(cls, images: Array, targets: Indices) -> Self:

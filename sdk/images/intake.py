@@ -101,8 +101,8 @@ class Intake:
             placement = Placement(height=size, width=size, size=size, seen=whole, target=whole)
             placements = (placement,) * len(given.photos)
         targets = np.array([one for asked in given.targets for one in asked], dtype=np.int64)
-        owner = np.repeat(np.arange(len(given.targets)), list(map(len, given.targets)))
-        return Batch(images, targets, owner), placements
+        image_index = np.repeat(np.arange(len(given.targets)), list(map(len, given.targets)))
+        return Batch(images, targets, image_index), placements
 
     def _asked(self, images: Iterable[T], target: Targets) -> Iterator[tuple[T, tuple[int, ...]]]:
         """Yield every image with the classes asked of it."""

@@ -13,10 +13,10 @@ import numpy as np
 
 from klieg.images.batch import Array, Batch
 from klieg.kernels.contraction import contract
-from klieg.methods.passes import Passes, RawMaps, chosen_classes
+from klieg.methods.model import Model, RawMaps, chosen_classes
 
 
-def cameras(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawMaps:
+def cameras(model: Model, batch: Batch, sizes: Sequence[int]) -> RawMaps:
     """Fuse the scales of each image; several classes of one image share its passes.
 
     A scale t counts for an image if a class was asked for, or if the class predicted at scale t is
@@ -24,11 +24,11 @@ def cameras(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawMaps:
     activations and gradients enlarged to S x S, the raw map is sum_k A*_k W*_k.
 
     Args:
-        passes: The classifier.
+        model: The classifier.
         batch: Images of size S and classes.
         sizes: Image sizes, sizes[0] = S.
     """
-    first = passes(batch)
+    first = model(batch)
     classes = chosen_classes(first.logits, batch.targets)
     used = np.ones((len(classes), len(sizes)), dtype=np.bool_)
     activations = [[activation] for activation in first.activation]
@@ -36,7 +36,7 @@ def cameras(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawMaps:
     # Largest first: what the engine's allocator keeps for it then serves all smaller ones.
     for scale in range(len(sizes) - 1, 0, -1):
         images = enlarge_images(batch.images, sizes[scale])
-        larger = passes(Batch(images, classes, batch.owner))
+        larger = model(Batch(images, classes, batch.image_index))
         used[:, scale] = (batch.targets >= 0) | (larger.logits.argmax(axis=1) == classes)
         for row in np.flatnonzero(used[:, scale]):
             activations[row].append(larger.activation[row])

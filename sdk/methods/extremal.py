@@ -15,8 +15,8 @@ from typing import Any, Final
 import numpy as np
 
 from klieg.images.batch import Array, Batch
-from klieg.methods.passes import Passes, RawMaps
-from klieg.methods.perturbation import Fading, Floats, adam, enlarging, searched
+from klieg.methods.model import Model, RawMaps
+from klieg.methods.perturbation import Fading, Floats, adam, enlarging, search_masks
 
 AREAS: Final = (0.05, 0.1, 0.2, 0.4)
 """Shares of the image that masks show."""
@@ -34,15 +34,15 @@ TIE: Final = 1e-6
 
 
 def extremal(
-    passes: Passes, batch: Batch, sizes: Sequence[int], *, steps: int, cells: int
+    model: Model, batch: Batch, sizes: Sequence[int], *, steps: int, cells: int
 ) -> RawMaps:
     """Average the masks of several areas that raise the class's score most.
 
     `raw` is the share of the areas whose mask shows a pixel: 1 where even the smallest does. Masks
-    of all areas are searched at once. Where the class does not react to blurring, `raw` is 0.
+    of all areas are search_masks at once. Where the class does not react to blurring, `raw` is 0.
 
     Args:
-        passes: The classifier.
+        model: The classifier.
         batch: Images and classes.
         sizes: The size S of the images.
         steps: Steps of Adam, each a pass with the gradient, of one image per area.
@@ -64,7 +64,7 @@ def extremal(
         masks *= fading.reacts[:, None, None, None]
         return np.asarray(masks.mean(axis=1), dtype=np.float32)
 
-    return searched(passes, batch, search, blur=BLUR, masks=len(AREAS))
+    return search_masks(model, batch, search, blur=BLUR, masks=len(AREAS))
 
 
 def slope(fading: Fading, enlarge: Floats, grid: Floats, weight: float) -> Floats:

@@ -9,11 +9,11 @@ import numpy as np
 from klieg.errors import NumericalError
 from klieg.images.batch import Array, Batch
 from klieg.kernels.normalisation import ROUNDING
-from klieg.methods.image_gradient import of_pixels
-from klieg.methods.passes import Passes, RawMaps, chosen_classes
+from klieg.methods.image_gradient import pixel_maps
+from klieg.methods.model import Model, RawMaps, chosen_classes
 
 
-def casm(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawMaps:
+def casm(model: Model, batch: Batch, sizes: Sequence[int]) -> RawMaps:
     """Return the mask that a trained head makes of the classifier's activations, in one pass.
 
     Zolna, Geras, Cho: Classifier-agnostic saliency map extraction, AAAI 2019. The mask is 1 where
@@ -22,10 +22,10 @@ def casm(passes: Passes, batch: Batch, sizes: Sequence[int]) -> RawMaps:
     Raises:
         NumericalError: the mask has values outside 0..1.
     """
-    rows, masks = passes.run(batch, ("logits", "mask"))
+    rows, masks = model.run(batch, ("logits", "mask"))
     logits = np.stack(rows)
     raw = [_checked(mask[0]) for mask in masks]
-    return of_pixels(raw, logits, chosen_classes(logits, batch.targets))
+    return pixel_maps(raw, logits, chosen_classes(logits, batch.targets))
 
 
 def _checked(mask: Array) -> Array:

@@ -15,12 +15,12 @@ from typing import Final
 import numpy as np
 
 from klieg.images.batch import Array, Batch
-from klieg.methods.passes import Passes, RawMaps
-from klieg.methods.perturbation import Fading, Floats, adam, enlarging, searched
+from klieg.methods.model import Model, RawMaps
+from klieg.methods.perturbation import Fading, Floats, adam, enlarging, search_masks
 
 BLUR: Final = 10 / 224
 AREA: Final = 1.0
-"""What deleting the whole image costs, in units of the score."""
+"""What deleting the whole image costs, in engine_rows of the score."""
 VARIATION: Final = 0.01
 """What two neighbouring cells cost of which only one is deleted."""
 BETA: Final = 3
@@ -28,14 +28,14 @@ RATE: Final = 0.1
 
 
 def meaningful(
-    passes: Passes, batch: Batch, sizes: Sequence[int], *, steps: int, cells: int
+    model: Model, batch: Batch, sizes: Sequence[int], *, steps: int, cells: int
 ) -> RawMaps:
     """Search a mask that lowers the class's score most, with little of the image deleted.
 
     `raw` is 1 where the image has to be deleted, 0 where it may stay.
 
     Args:
-        passes: The classifier.
+        model: The classifier.
         batch: Images and classes.
         sizes: The size S of the images.
         steps: Steps of Adam, each a pass with the gradient.
@@ -48,7 +48,7 @@ def meaningful(
         shown = adam(start, lambda grid, _: slope(fading, enlarge, grid), steps=steps, rate=RATE)
         return (enlarge @ (1 - shown) @ enlarge.T).astype(np.float32)
 
-    return searched(passes, batch, search, blur=BLUR)
+    return search_masks(model, batch, search, blur=BLUR)
 
 
 def slope(fading: Fading, enlarge: Floats, grid: Floats) -> Floats:

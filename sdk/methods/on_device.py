@@ -22,7 +22,7 @@ from klieg.kernels.cuda.normalize import State, normalize
 from klieg.kernels.cuda.pyramid import pyramid
 from klieg.kernels.device import Device
 from klieg.kernels.device.array import DeviceArray
-from klieg.methods.passes import Maps
+from klieg.methods.model import Maps
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from klieg.images.batch import Array, Batch
-from klieg.methods.image_gradient import of_pixels, strongest
-from klieg.methods.passes import Passes, RawMaps, chosen_classes, images_per_pass
+from klieg.methods.image_gradient import largest_magnitude, pixel_maps
+from klieg.methods.model import Model, RawMaps, chosen_classes, images_per_pass
 
 Variants = Callable[[Array, int, int], Array]
 """(image [C, H, W], start, stop) -> images [stop - start, C, H, W]; asked for in order."""
 
 
 def smoothgrad(
-    passes: Passes, batch: Batch, sizes: Sequence[int], *, samples: int, noise: float, seed: int
+    model: Model, batch: Batch, sizes: Sequence[int], *, samples: int, noise: float, seed: int
 ) -> RawMaps:
     """Average the gradient over noisy copies, then take the largest absolute value per pixel.
 
@@ -23,7 +23,7 @@ def smoothgrad(
     without noise. Every image gets the same noise, whatever the batch it comes in.
 
     Args:
-        passes: The classifier.
+        model: The classifier.
         batch: Images and classes.
         sizes: The size of the images.
         samples: Number of noisy copies.
@@ -40,11 +40,11 @@ def smoothgrad(
 
         return variants
 
-    return _averaged(passes, batch, samples, noisy, lambda _, gradient: strongest(gradient))
+    return _averaged(model, batch, samples, noisy, lambda _, grad: largest_magnitude(grad))
 
 
 def integrated_gradients(
-    passes: Passes, batch: Batch, sizes: Sequence[int], *, steps: int
+    model: Model, batch: Batch, sizes: Sequence[int], *, steps: int
 ) -> RawMaps:
     """Average the gradient on the straight way from the mean colour, times that way.
 
@@ -53,19 +53,19 @@ def integrated_gradients(
     error of the rule; `maps`, as always its relu, shows what speaks for the class.
 
     Args:
-        passes: The classifier.
+        model: The classifier.
         batch: Images and classes.
         sizes: The size of the images.
         steps: Number of points on the way.
     """
-    start_colour = passes.mean_colour
+    start_colour = model.mean_colour
 
     def between(image: Array, start: int, stop: int) -> Array:
         share = ((np.arange(start, stop, dtype=np.float32) + 0.5) / steps)[:, None, None, None]
         return start_colour + share * (image - start_colour)
 
     return _averaged(
-        passes,
+        model,
         batch,
         steps,
         lambda: between,
@@ -74,24 +74,24 @@ def integrated_gradients(
 
 
 def _averaged(
-    passes: Passes,
+    model: Model,
     batch: Batch,
     count: int,
     make_variants: Callable[[], Variants],
     fuse: Callable[[Array, Array], Array],
 ) -> RawMaps:
     """Fuse each image with its gradient averaged over `count` variants of it."""
-    logits = passes.logits(batch.images)[batch.owner]  # [N, classes]
+    logits = model.logits(batch.images)[batch.image_index]  # [N, classes]
     classes = chosen_classes(logits, batch.targets)
     part = images_per_pass(*batch.images.shape[2:])
     maps = []
-    for owner, target in zip(batch.owner, classes, strict=True):
-        image, variants = batch.images[owner], make_variants()
+    for index, target in zip(batch.image_index, classes, strict=True):
+        image, variants = batch.images[index], make_variants()
         total = np.zeros(image.shape, dtype=np.float64)
         for start in range(0, count, part):
             copies = variants(image, start, min(start + part, count))
             questions = Batch.single(copies, np.full(len(copies), target))
-            _, gradients = passes.run(questions, ("logits", "image_gradient"))
+            _, gradients = model.run(questions, ("logits", "image_gradient"))
             total += np.sum(gradients, axis=0)
         maps.append(fuse(image, np.asarray(total / count, dtype=np.float32)))
-    return of_pixels(maps, logits, classes)
+    return pixel_maps(maps, logits, classes)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klieg.images.batch import Array, Batch, Indices
-from klieg.methods.image_gradient import of_pixels
-from klieg.methods.passes import Passes, RawMaps, chosen_classes, images_per_pass
+from klieg.methods.image_gradient import pixel_maps
+from klieg.methods.model import Model, RawMaps, chosen_classes, images_per_pass
 
 Floats = NDArray[np.float64]
 
@@ -29,21 +29,21 @@ SOFTNESS: Final = 0.625
 class Fading:
     """M images, each faded by A masks into its blurred self."""
 
-    def __init__(self, passes: Passes, images: Array, targets: Indices, *, blur: float) -> None:
+    def __init__(self, model: Model, images: Array, targets: Indices, *, blur: float) -> None:
         """Blur the images and score both ends.
 
         Args:
-            passes: The classifier.
+            model: The classifier.
             images: [M, C, S, S] in 0..255.
             targets: [M] the class of each.
             blur: Standard deviation of the Gaussian, relative to the size S.
         """
-        self._passes, self._targets = passes, targets
+        self._model, self._targets = model, targets
         self._blurred = np.stack([_blurred(image, blur * image.shape[1]) for image in images])
         self._difference = images - self._blurred
         rows = np.arange(len(images)), targets
-        whole = passes.logits(images)[rows].astype(np.float64)
-        none = passes.logits(self._blurred)[rows].astype(np.float64)
+        whole = model.logits(images)[rows].astype(np.float64)
+        none = model.logits(self._blurred)[rows].astype(np.float64)
         unit = np.abs(whole - none)
         self.reacts: NDArray[np.bool_] = unit > ROUNDING * np.maximum(np.abs(whole), np.abs(none))
         """[M] False where the class does not care whether the image is blurred."""
@@ -63,7 +63,7 @@ class Fading:
         shown = masks.astype(np.float32)[:, :, None] * self._difference[:, None]
         shown += self._blurred[:, None]  # [M, A, C, S, S]
         question = Batch.single(shown.reshape(m * a, -1, size, size), np.repeat(self._targets, a))
-        logits, gradients = self._passes.run(question, ("logits", "image_gradient"))
+        logits, gradients = self._model.run(question, ("logits", "image_gradient"))
         scores = np.stack(logits)[np.arange(m * a), question.targets].reshape(m, a)
         by_pixel = np.einsum(
             "machw,mchw->mahw", np.stack(gradients).reshape(shown.shape), self._difference
@@ -72,8 +72,8 @@ class Fading:
         return (scores - self._whole[:, None]) * factor, by_pixel * factor[:, :, None, None]
 
 
-def searched(
-    passes: Passes,
+def search_masks(
+    model: Model,
     batch: Batch,
     search: Callable[[Fading], Iterable[Array]],
     *,
@@ -83,22 +83,22 @@ def searched(
     """Search a map for every question, as many at once as go into one pass.
 
     Args:
-        passes: The classifier.
+        model: The classifier.
         batch: Images and classes.
         search: Returns M maps [S, S] of M questions.
         blur: See `Fading`.
         masks: Number A of masks that the search tries at once per question.
     """
-    logits = passes.logits(batch.images)[batch.owner]  # [N, classes]
+    logits = model.logits(batch.images)[batch.image_index]  # [N, classes]
     classes = chosen_classes(logits, batch.targets)
     part = max(1, images_per_pass(*batch.images.shape[2:]) // masks)
     maps: list[Array] = []
     for start in range(0, len(classes), part):
         rows = slice(start, start + part)
         maps.extend(
-            search(Fading(passes, batch.images[batch.owner[rows]], classes[rows], blur=blur))
+            search(Fading(model, batch.images[batch.image_index[rows]], classes[rows], blur=blur))
         )
-    return of_pixels(maps, logits, classes)
+    return pixel_maps(maps, logits, classes)
 
 
 def adam(

@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 
 from klieg.images.batch import Array, Batch
-from klieg.methods.image_gradient import of_pixels
-from klieg.methods.passes import Passes, RawMaps, chosen_classes, images_per_pass
+from klieg.methods.image_gradient import pixel_maps
+from klieg.methods.model import Model, RawMaps, chosen_classes, images_per_pass
 from klieg.model_file.probabilities import probabilities
 
 
 def rise(
-    passes: Passes,
+    model: Model,
     batch: Batch,
     sizes: Sequence[int],
     *,
@@ -35,7 +35,7 @@ def rise(
     their classes see the same masks, which exist only while they are needed.
 
     Args:
-        passes: The classifier.
+        model: The classifier.
         batch: Images and classes.
         sizes: The size S of the images.
         masks: Number of masks.
@@ -43,10 +43,10 @@ def rise(
         visible: Share of the cells that a mask shows.
         seed: Seed of the masks.
     """
-    logits = passes.logits(batch.images)[batch.owner]  # [N, classes]
+    logits = model.logits(batch.images)[batch.image_index]  # [N, classes]
     classes = chosen_classes(logits, batch.targets)
-    size, mean = sizes[0], passes.mean_colour
-    total = np.zeros((len(batch.owner), size, size), dtype=np.float64)
+    size, mean = sizes[0], model.mean_colour
+    total = np.zeros((len(batch.image_index), size, size), dtype=np.float64)
     stream = random_masks(size, cells=cells, visible=visible, seed=seed)
     shown_sum = np.full((size, size), 1e-9)  # not 0: a pixel that no mask shows gets no evidence
     part = images_per_pass(size, size)
@@ -54,11 +54,11 @@ def rise(
         shown = np.stack([next(stream) for _ in range(min(part, masks - start))])  # [M, S, S]
         shown_sum += shown.sum(axis=0, dtype=np.float64)
         for number, image in enumerate(batch.images):
-            rows = np.flatnonzero(batch.owner == number)
+            rows = np.flatnonzero(batch.image_index == number)
             masked = mean + shown[:, None] * (image - mean)  # [M, C, S, S]
-            scores = probabilities(passes.logits(masked), passes.probability)[:, classes[rows]]
+            scores = probabilities(model.logits(masked), model.probability)[:, classes[rows]]
             total[rows] += np.einsum("mn,mhw->nhw", scores, shown, dtype=np.float64)
-    return of_pixels(list(total / shown_sum), logits, classes)
+    return pixel_maps(list(total / shown_sum), logits, classes)
 
 
 def random_masks(size: int, *, cells: int, visible: float, seed: int) -> Iterator[Array]:

@@ -17,17 +17,17 @@ from klieg.kernels.cuda.kernels import Kernels
 from klieg.kernels.device import Device
 from klieg.kernels.device.array import DeviceArray
 from klieg.kernels.device.replay import ReplayDevice, Replays
+from klieg.methods.model import EngineRows, Maps, Model
 from klieg.methods.on_device import DeviceMaps, DeviceQuestions, fetch
-from klieg.methods.passes import Maps, Passes, Units
 from klieg.model_file.methods import Method
 
 
 class DeviceRunner:
     """Methods of one explainer file on the GPU of its engine."""
 
-    def __init__(self, passes: Passes, backend: DeviceBackend) -> None:
+    def __init__(self, model: Model, backend: DeviceBackend) -> None:
         """Load klieg's kernels."""
-        self._passes, self._backend = passes, backend
+        self._model, self._backend = model, backend
         self._kernels = Kernels(backend.device)
         self._replays: Replays[DeviceMaps] | None = None
         self._lock: AbstractContextManager[object] = nullcontext()
@@ -63,24 +63,26 @@ class DeviceRunner:
     def _run(self, batch: Batch, method: Method, sizes: Sequence[int]) -> Maps:
         backend, device, outputs = self._backend, self._backend.device, method.outputs
         function = method.device_function
-        units = self._passes.units(batch, outputs)
-        each = units.targets.shape[1]
-        rows = units.row * each + units.place
-        targets = units.targets.astype(np.int64).ravel()
-        backend.check(images=len(units.images), sizes=sizes, targets=each, outputs=outputs)
+        engine_rows = self._model.engine_rows(batch, outputs)
+        each = engine_rows.targets.shape[1]
+        rows = engine_rows.row * each + engine_rows.place
+        targets = engine_rows.targets.astype(np.int64).ravel()
+        backend.check(images=len(engine_rows.images), sizes=sizes, targets=each, outputs=outputs)
 
         def enqueue(arrays: list[DeviceArray]) -> DeviceMaps:
             found: DeviceMaps = function(backend, self._kernels, DeviceQuestions(*arrays), sizes)
             return found
 
         try:
-            images = _inputs(batch, units, device)
+            images = _inputs(batch, engine_rows, device)
             if self._replays is None:
                 found = enqueue([DeviceArray.on(device, array) for array in (images, targets)])
             else:
                 form = (method.title, tuple(sizes), images.shape, images.dtype, targets.shape)
                 found = self._replays(form, (images, targets), enqueue)
-            return fetch(found, device, sizes, names=units.images, images=units.row, rows=rows)
+            return fetch(
+                found, device, sizes, names=engine_rows.images, images=engine_rows.row, rows=rows
+            )
         except BaseException:
             # Images of somebody else's are held by `batch`: not let go while they are read.
             with suppress(DeviceError):
@@ -88,10 +90,10 @@ class DeviceRunner:
             raise
 
 
-def _inputs(batch: Batch, units: Units, device: Device) -> NDArray[Any] | DeviceArray:
-    """Return the images of the units; on a device without a copy where they lie in order."""
+def _inputs(batch: Batch, engine_rows: EngineRows, device: Device) -> NDArray[Any] | DeviceArray:
+    """Return the images of the engine_rows; on a device without a copy where they lie in order."""
     if not isinstance(batch.images, DeviceArray):
-        return np.asarray(batch.images[units.images])
-    if units.in_order:
+        return np.asarray(batch.images[engine_rows.images])
+    if engine_rows.in_order:
         return batch.images
-    return batch.images.gathered(device, units.images.tolist())
+    return batch.images.gathered(device, engine_rows.images.tolist())

@@ -50,10 +50,10 @@ def test_passes_and_maps_of_one_image_and_a_batch(
         "CASM, photos on the GPU",
         "  images per second",
     ]
-    passes, cameras = ([float(cell) for cell in row.split()[-4::2]] for row in rows[:2])
+    model, cameras = ([float(cell) for cell in row.split()[-4::2]] for row in rows[:2])
     over, rate = ([float(c.rstrip("%")) for c in row.split()[-2:]] for row in rows[2:4])
     for column, images in enumerate((1, 3)):  # passes of 0.3 ms are shown to 0.01 ms
-        ratio = cameras[column] / passes[column]
+        ratio = cameras[column] / model[column]
         assert 1 + over[column] / 100 == pytest.approx(ratio, rel=0.03)
         assert rate[column] == pytest.approx(images * 1e3 / cameras[column], rel=0.02)
     assert device.held == 0

@@ -11,7 +11,7 @@ import torch
 
 from helpers.small_masker import small_masker
 from helpers.small_net import MEAN, STD
-from klieg.methods.passes import Passes
+from klieg.methods.model import Model
 from klieg.model_file.explainer_file import ExplainerInfo
 
 Tensor = torch.Tensor
@@ -56,9 +56,9 @@ class TorchBackend:
     def close(self) -> None:
         pass
 
-    def passes(self, **changes: Any) -> Passes:
+    def model(self, **changes: Any) -> Model:
         """Return passes through this backend."""
-        return Passes(self, info(**changes), several_targets=self.several_targets)
+        return Model(self, info(**changes), several_targets=self.several_targets)
 
     def run(
         self, images: np.ndarray, targets: np.ndarray, outputs: Sequence[str]

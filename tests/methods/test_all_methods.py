@@ -28,7 +28,7 @@ def maps(method: str, question: Batch) -> np.ndarray:
     backend = TorchBackend(lively_net(), layer=None if method in AT_THE_END else EARLY)
     options = checked_options(method, {"masks": 300} if method == "rise" else {})
     sizes = (32, 48) if METHODS[method].multi_scale else (32,)
-    raw = METHODS[method].function(backend.passes(), question, sizes, **options).raw
+    raw = METHODS[method].function(backend.model(), question, sizes, **options).raw
     low, high = raw.min(axis=(1, 2), keepdims=True), raw.max(axis=(1, 2), keepdims=True)
     assert (high > low).all()
     return np.asarray((raw - low) / (high - low))
@@ -108,8 +108,8 @@ def test_file_equals_torch(small_explainer_all: Path, name: str) -> None:
     if METHODS[name].class_free:
         question = Batch.single(images, np.full(3, -1))
     options = checked_options(name, given)
-    passes = TorchBackend(small_net()).passes()
-    expected = METHODS[name].function(passes, question, got.scales, **options).raw
+    model = TorchBackend(small_net()).model()
+    expected = METHODS[name].function(model, question, got.scales, **options).raw
     # Relative to the largest value; float32 in both, over at most seven layers.
     np.testing.assert_allclose(got.raw, expected, atol=1e-4 * np.abs(expected).max())
 

@@ -83,7 +83,7 @@ AT_THE_END = (*AT_ANY_LAYER, "cam", "excitation_backprop", "contrastive_excitati
 def test_equals_torch(method: str, layer: int | None, count: int, several_targets: bool) -> None:
     backend = TorchBackend(small_net(), layer=layer, several_targets=several_targets)
     question = batch(count, [3, -1, 0])
-    result = METHODS[method].function(backend.passes(), question, (32,))
+    result = METHODS[method].function(backend.model(), question, (32,))
     expected = truth(method, backend, question).numpy()
     assert result.raw.dtype == np.float32
     np.testing.assert_allclose(result.raw, expected, atol=TOLERANCE * np.abs(expected).max())
@@ -100,18 +100,18 @@ def test_negative_activations_do_not_divide_by_zero() -> None:
             gradient = np.ones((1, 2, 1, 1), dtype=np.float32)
             return [np.zeros((1, 5), dtype=np.float32), activation, gradient]
 
-    passes = Fixed(small_net()).passes()
-    result = METHODS["gradcam++"].function(passes, batch(1, [0]), (32,))
+    model = Fixed(small_net()).model()
+    result = METHODS["gradcam++"].function(model, batch(1, [0]), (32,))
     assert np.isfinite(result.raw).all()
 
 
 def test_cam_needs_a_pool_and_one_linear_layer() -> None:
     function = METHODS["cam"].function
     with pytest.raises(OptionError, match=r"varies in space.*'gradcam'"):
-        function(TorchBackend(small_net(), layer=EARLY).passes(), batch(1, [0]), (32,))
+        function(TorchBackend(small_net(), layer=EARLY).model(), batch(1, [0]), (32,))
     net = small_net()
     net.head = torch.nn.Sequential(
         torch.nn.Linear(16, 16), torch.nn.Sigmoid(), torch.nn.Linear(16, 5)
     )
     with pytest.raises(OptionError, match="varies with the image"):
-        function(TorchBackend(net).passes(), batch(1, [0]), (32,))
+        function(TorchBackend(net).model(), batch(1, [0]), (32,))

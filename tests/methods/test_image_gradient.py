@@ -12,7 +12,7 @@ from helpers.small_net import MEAN, lively_net, small_net
 from helpers.torch_backend import TorchBackend
 from klieg.export.random_images import random_images
 from klieg.images.batch import Batch
-from klieg.methods import passes as passes_module
+from klieg.methods import model as passes_module
 from klieg.model_file.methods import METHODS, checked_options
 
 MEAN_COLOUR = 255 * torch.tensor(MEAN, dtype=torch.float64).view(1, 3, 1, 1)
@@ -43,7 +43,7 @@ def gradient_of(backend: TorchBackend) -> Callable[[torch.Tensor, torch.Tensor],
 def test_equals_autograd(method: str, count: int) -> None:
     backend, question = TorchBackend(small_net()), batch(count)
     result = METHODS[method].function(
-        backend.passes(), question, (32,), **checked_options(method, {})
+        backend.model(), question, (32,), **checked_options(method, {})
     )
     images, targets = torch.from_numpy(question.images), torch.from_numpy(result.targets)
     gradient = gradient_of(backend)
@@ -69,7 +69,7 @@ def test_equals_autograd(method: str, count: int) -> None:
 )
 def test_other_rules_for_relu(method: str, output: str) -> None:
     backend, question = TorchBackend(small_net()), batch(3)
-    result = METHODS[method].function(backend.passes(), question, (32,))
+    result = METHODS[method].function(backend.model(), question, (32,))
     (gradient,) = backend.run(question.images, question.targets, [output])
     np.testing.assert_array_equal(result.raw, np.abs(gradient).max(axis=1))
 
@@ -85,9 +85,9 @@ def test_attributions_are_complete() -> None:
     function = METHODS["integrated_gradients"].function
     errors = []
     for steps in (1, 32, 2000):
-        result = function(backend.passes(), question, (32,), steps=steps)
+        result = function(backend.model(), question, (32,), steps=steps)
         rows = np.arange(2), result.targets
-        difference = result.logits[rows] - backend.passes().logits(start)[rows]
+        difference = result.logits[rows] - backend.model().logits(start)[rows]
         assert (np.abs(difference) > 0.05).all()  # logits are exact to 1e-6
         errors.append(np.abs(result.raw.sum(axis=(1, 2)) / difference - 1).max())
     assert errors[1] < 0.05
@@ -99,7 +99,7 @@ def test_smoothgrad_is_the_mean_over_noise() -> None:
     """Against autograd on copies drawn here; the standard error of 4000 is about 2 %."""
     backend, question = TorchBackend(small_net()), batch(1)
     result = METHODS["smoothgrad"].function(
-        backend.passes(), question, (32,), samples=4000, noise=0.15, seed=1
+        backend.model(), question, (32,), samples=4000, noise=0.15, seed=1
     )
     generator = torch.Generator().manual_seed(0)
     images = torch.from_numpy(question.images).double()
@@ -108,16 +108,16 @@ def test_smoothgrad_is_the_mean_over_noise() -> None:
     gradient = gradient_of(backend)(images + sigma * noise, torch.full((4000,), 3)).mean(dim=0)
     expected = gradient.abs().amax(dim=0).numpy()
     assert np.abs(result.raw[0] - expected).max() < 0.1 * expected.max()
-    plain = METHODS["saliency"].function(backend.passes(), question, (32,)).raw[0]
+    plain = METHODS["saliency"].function(backend.model(), question, (32,)).raw[0]
     assert np.abs(plain - expected).max() > 0.2 * expected.max()
 
 
 def test_smoothgrad_without_noise_is_saliency() -> None:
     backend, question = TorchBackend(small_net()), batch(2)
     smooth = METHODS["smoothgrad"].function(
-        backend.passes(), question, (32,), samples=3, noise=0.0, seed=0
+        backend.model(), question, (32,), samples=3, noise=0.0, seed=0
     )
-    plain = METHODS["saliency"].function(backend.passes(), question, (32,))
+    plain = METHODS["saliency"].function(backend.model(), question, (32,))
     np.testing.assert_allclose(smooth.raw, plain.raw, rtol=1e-4, atol=1e-9)
 
 
@@ -127,7 +127,7 @@ def test_seed_reproduces_in_any_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def raw(images: slice, seed: int) -> np.ndarray:
         part = Batch.single(question.images[images], question.targets[images])
-        return function(backend.passes(), part, (32,), samples=10, noise=0.2, seed=seed).raw
+        return function(backend.model(), part, (32,), samples=10, noise=0.2, seed=seed).raw
 
     together = raw(slice(0, 3), 5)
     np.testing.assert_allclose(raw(slice(2, 3), 5)[0], together[2], rtol=1e-4, atol=1e-9)

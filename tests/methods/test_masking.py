@@ -125,19 +125,19 @@ def test_values_outside_0_to_1() -> None:
     images = np.random.default_rng(1).uniform(0, 255, (2, 3, 32, 32)).astype(np.float32)
     batch = Batch.single(images, np.array([-1, -1]))
     backend = Amplified(small_net())
-    plain = casm(backend.passes(), batch, (32,)).raw
+    plain = casm(backend.model(), batch, (32,)).raw
     backend.factor = (1 + 1e-5) / plain.max()
-    assert casm(backend.passes(), batch, (32,)).raw.max() == 1
+    assert casm(backend.model(), batch, (32,)).raw.max() == 1
     backend.factor = 2.0
     with pytest.raises(NumericalError, match=r"expected 0\.\.1: export"):
-        casm(backend.passes(), batch, (32,))
+        casm(backend.model(), batch, (32,))
 
 
 def test_one_pass_per_image_however_many_questions() -> None:
     images = np.random.default_rng(1).uniform(0, 255, (2, 3, 32, 32)).astype(np.float32)
     for several_targets in (False, True):
         backend = TorchBackend(small_net(), several_targets=several_targets)
-        result = casm(backend.passes(), Batch(images, np.arange(4), np.array([0, 0, 0, 1])), (32,))
+        result = casm(backend.model(), Batch(images, np.arange(4), np.array([0, 0, 0, 1])), (32,))
         assert backend.image_rows == backend.target_rows == [2]
         np.testing.assert_array_equal(result.raw[0], result.raw[2])
         assert np.abs(result.raw[0] - result.raw[3]).max() > 0.1

@@ -12,10 +12,10 @@ from helpers.torch_backend import info
 from klieg.images.batch import Batch
 from klieg.methods import extremal as extremal_module
 from klieg.methods import meaningful as meaningful_module
-from klieg.methods import passes as passes_module
+from klieg.methods import model as passes_module
 from klieg.methods.extremal import AREAS, RADIUS, binary_targets, dilated, dilated_adjoint, extremal
 from klieg.methods.meaningful import meaningful
-from klieg.methods.passes import Passes
+from klieg.methods.model import Model
 from klieg.methods.perturbation import Fading, adam, enlarging
 
 SIZE, CELLS = 32, 16
@@ -49,8 +49,8 @@ class Detector:
         values = {"logits": 8 * np.stack([-contrast, contrast], axis=1), "image_gradient": gradient}
         return [values[name] for name in outputs]
 
-    def passes(self) -> Passes:
-        return Passes(self, info(input_size=SIZE))
+    def model(self) -> Model:
+        return Model(self, info(input_size=SIZE))
 
 
 def checks(side: int) -> np.ndarray:
@@ -160,7 +160,7 @@ def objective_extremal(fading: Fading, grid: np.ndarray) -> float:
 @pytest.mark.parametrize("method", FINDERS)
 def test_gradient_against_differences(method: str) -> None:
     """Along random directions: images are float32, whose rounding leaves 1e-4 of a difference."""
-    fading = Fading(Detector().passes(), photos(2), np.array([1, 0]), blur=0.05)
+    fading = Fading(Detector().model(), photos(2), np.array([1, 0]), blur=0.05)
     matrix = enlarging(SIZE, CELLS)
     if method == "meaningful":
         grid = random_grid(2, CELLS, CELLS)
@@ -179,7 +179,7 @@ def test_gradient_against_differences(method: str) -> None:
 
 def test_score() -> None:
     """0 for the image, -1 for the blurred one; +1 where blurring speaks for the class."""
-    fading = Fading(Detector().passes(), photos(2), np.array([1, 0]), blur=0.05)
+    fading = Fading(Detector().model(), photos(2), np.array([1, 0]), blur=0.05)
     masks = np.stack([np.ones((2, SIZE, SIZE)), np.zeros((2, SIZE, SIZE))], axis=1)
     np.testing.assert_allclose(fading.score(masks)[0], [[0, -1], [0, 1]], atol=1e-5)
 
@@ -187,7 +187,7 @@ def test_score() -> None:
 @pytest.mark.parametrize("method", FINDERS)
 def test_finds_the_patch(method: str) -> None:
     detector, question = Detector(), Batch.single(photos(2), np.array([1, 1]))
-    result = FINDERS[method](detector.passes(), question, (SIZE,), steps=80, cells=CELLS)
+    result = FINDERS[method](detector.model(), question, (SIZE,), steps=80, cells=CELLS)
     near = np.zeros((SIZE, SIZE), dtype=bool)
     near[15:29, 1:15] = True  # one and a half cells around the patch: 19 % of the image
     for raw in result.raw:
@@ -208,7 +208,7 @@ def test_batch_equals_one_by_one(method: str, monkeypatch: pytest.MonkeyPatch) -
     detector, images = Detector(), photos(3)
 
     def raw(question: Batch) -> np.ndarray:
-        return FINDERS[method](detector.passes(), question, (SIZE,), steps=12, cells=CELLS).raw
+        return FINDERS[method](detector.model(), question, (SIZE,), steps=12, cells=CELLS).raw
 
     together = raw(Batch(images, np.array([1, 0, -1, 1]), np.array([0, 0, 1, 2])))
     single = [
@@ -232,7 +232,7 @@ def test_nothing_to_find(method: str, image: float | None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = FINDERS[method](
-            detector.passes(), Batch.single(images, np.array([1])), (SIZE,), steps=40, cells=CELLS
+            detector.model(), Batch.single(images, np.array([1])), (SIZE,), steps=40, cells=CELLS
         )
     assert np.isfinite(result.raw).all()
     assert np.ptp(result.raw) <= 1e-6

@@ -18,7 +18,7 @@ from klieg.kernels.cuda.kernels import Kernels
 from klieg.kernels.cuda.pyramid import pyramid
 from klieg.kernels.device.array import DeviceArray
 from klieg.kernels.device.replay import PLANS, ReplayDevice
-from klieg.methods.passes import Maps, Passes
+from klieg.methods.model import Maps, Model
 from klieg.methods.running import DeviceRunner
 from klieg.model_file.explainer_file import ExplainerInfo
 from klieg.model_file.methods import METHODS
@@ -61,7 +61,7 @@ CAMERAS, CASM = METHODS["cameras"], METHODS["casm"]
 
 def running(device: Any) -> DeviceRunner:
     backend = Launching(device)
-    return DeviceRunner(Passes(backend, INFO), backend)
+    return DeviceRunner(Model(backend, INFO), backend)
 
 
 def batch(seed: int, count: int = 2, target: int = -1) -> Batch:
@@ -76,7 +76,7 @@ def on_device(host: Batch, device: Any, *, dtype: type = np.float32) -> Batch:
     whole = DeviceArray.empty(device, (4 + given.nbytes,), np.uint8)
     array = DeviceArray(whole.pointer + 4, given.shape, given.dtype, whole)
     array.fill(device, given)
-    return Batch(array, host.targets, host.owner)
+    return Batch(array, host.targets, host.image_index)
 
 
 def assert_equal(got: Maps, truth: Maps) -> None:
@@ -203,7 +203,7 @@ def test_memory_asked_for_in_another_order_is_an_error() -> None:
             return super().enqueue(*arguments)
 
     backend = Moody(ReplayDevice(RecordingCpu()))
-    moody = DeviceRunner(Passes(backend, INFO), backend)
+    moody = DeviceRunner(Model(backend, INFO), backend)
     moody(batch(0), CAMERAS, (16,))
     with pytest.raises(DeviceError, match="asked for different memory"):
         moody(batch(0), CAMERAS, (16,))

@@ -12,7 +12,7 @@ from helpers.small_net import MEAN, small_net
 from helpers.torch_backend import TorchBackend
 from klieg.images.batch import Batch
 from klieg.kernels.normalisation import normalise
-from klieg.methods import passes as passes_module
+from klieg.methods import model as passes_module
 from klieg.methods.rise import random_masks, rise
 
 OPTIONS = {"cells": 4, "visible": 0.5, "seed": 3}
@@ -39,9 +39,9 @@ def test_equals_the_formula() -> None:
     """One mask after the other, one probability after the other."""
     backend = TorchBackend(small_net())
     question = batch([2, 0, 4], [0, 0, 1])  # two classes of one image
-    result = rise(backend.passes(), question, (32,), masks=40, **OPTIONS)
+    result = rise(backend.model(), question, (32,), masks=40, **OPTIONS)
     mean = 255 * np.array(MEAN, dtype=np.float32)[:, None, None]
-    for row, (owner, target) in enumerate(zip(question.owner, question.targets, strict=True)):
+    for row, (owner, target) in enumerate(zip(question.image_index, question.targets, strict=True)):
         expected, shown_sum = np.zeros((32, 32)), np.zeros((32, 32))
         for mask in islice(random_masks(32, cells=4, visible=0.5, seed=3), 40):
             shown = question.images[owner] * mask + mean * (1 - mask)
@@ -55,7 +55,7 @@ def test_equals_the_formula() -> None:
 
 def test_sigmoid_probabilities() -> None:
     backend, question = TorchBackend(small_net()), batch([2], [0])
-    raw = rise(backend.passes(probability="sigmoid"), question, (32,), masks=1, **OPTIONS).raw[0]
+    raw = rise(backend.model(probability="sigmoid"), question, (32,), masks=1, **OPTIONS).raw[0]
     mask = next(random_masks(32, cells=4, visible=0.5, seed=3))
     mean = 255 * np.array(MEAN, dtype=np.float32)[:, None, None]
     shown = question.images[:1] * mask + mean * (1 - mask)
@@ -66,12 +66,12 @@ def test_sigmoid_probabilities() -> None:
 
 def test_seed_reproduces(monkeypatch: pytest.MonkeyPatch) -> None:
     backend, question = TorchBackend(small_net()), batch([-1, 1], [0, 1])
-    first = rise(backend.passes(), question, (32,), masks=50, **OPTIONS).raw
+    first = rise(backend.model(), question, (32,), masks=50, **OPTIONS).raw
     monkeypatch.setattr(passes_module, "PIXELS_PER_PASS", 7 * 32 * 32)
-    again = rise(backend.passes(), question, (32,), masks=50, **OPTIONS).raw
+    again = rise(backend.model(), question, (32,), masks=50, **OPTIONS).raw
     np.testing.assert_allclose(again, first, rtol=1e-4)
     assert max(backend.image_rows[-10:]) == 7
-    other = rise(backend.passes(), question, (32,), masks=50, **{**OPTIONS, "seed": 4}).raw
+    other = rise(backend.model(), question, (32,), masks=50, **{**OPTIONS, "seed": 4}).raw
     assert np.abs(other - first)[0].max() > 0.1 * np.ptp(first[0])
 
 
@@ -79,7 +79,7 @@ def test_insensitive_model_gives_no_map() -> None:
     """With the published denominator the map would show which pixels the masks favoured."""
     net = small_net()
     net.head.weight.data.zero_()
-    raw = rise(TorchBackend(net).passes(), batch([2], [0]), (32,), masks=50, **OPTIONS).raw
+    raw = rise(TorchBackend(net).model(), batch([2], [0]), (32,), masks=50, **OPTIONS).raw
     assert normalise(raw)[1].all()
 
 
@@ -91,12 +91,12 @@ def test_memory_is_flat_in_the_number_of_masks(monkeypatch: pytest.MonkeyPatch) 
         def run(self, images, targets, outputs):  # type: ignore[no-untyped-def]
             return [np.zeros((len(images), 5), dtype=np.float32)]
 
-    passes = Black(small_net()).passes()
+    model = Black(small_net()).model()
     question = Batch.single(np.zeros((1, 3, 64, 64), dtype=np.float32), np.array([0]))
 
     def peak(masks: int) -> int:
         tracemalloc.start()
-        rise(passes, question, (64,), masks=masks, **OPTIONS)
+        rise(model, question, (64,), masks=masks, **OPTIONS)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most

@@ -25,7 +25,7 @@ class Engine:
     It is used by one thread at a time, with the context of the GPU active: see
     `CudaDevice.activated`.
 
-    There is one execution context per image size that was asked for, made when it first is. Passes
+    There is one execution context per image size that was asked for, made when it first is. Model
     that a `ReplayDevice` lays out have contexts of their own, which die with the layout: TensorRT
     wants one that was recorded never to be changed again. All contexts share one block of memory
     for intermediate results, as large as the largest size needs: passes and graphs follow each

@@ -14,7 +14,7 @@ from klieg.evaluation.metrics.saliency_metric import enlarged_crops
 from klieg.evaluation.questions import Question, boxes_on_grid, mask_on_grid
 from klieg.images.fitting import Placement
 from klieg.maps.regions import Rule, binarise, bounding_boxes
-from klieg.methods.passes import Passes
+from klieg.methods.model import Model
 from klieg.model_file.probabilities import probabilities
 
 
@@ -22,7 +22,7 @@ from klieg.model_file.probabilities import probabilities
 class Scene:
     """N questions about the photos of a batch, the same for every method."""
 
-    passes: Passes
+    model: Model
     images: NDArray[np.float32]
     """[B, C, S, S] in 0..255, the model's input."""
     logits: NDArray[np.float32]
@@ -84,14 +84,14 @@ class Scene:
     @cached_property
     def confidence(self) -> NDArray[np.float64]:
         """[N] probability of the target on the whole image."""
-        chances = probabilities(self.logits, self.passes.probability)
+        chances = probabilities(self.logits, self.model.probability)
         return chances[self.image_index, self.targets].astype(np.float64)
 
     def probability(
         self, images: NDArray[np.float32], targets: NDArray[np.int64]
     ) -> NDArray[np.float64]:
         """Return the probability [n] of a class each on images [n, C, S, S]."""
-        chances = probabilities(self.passes.logits(images), self.passes.probability)
+        chances = probabilities(self.model.logits(images), self.model.probability)
         return chances[np.arange(len(images)), targets].astype(np.float64)
 
 
@@ -132,11 +132,11 @@ class Case:
         """[N] probability of the target on the map's box, enlarged to the model's input."""
         scene = self.scene
         images = enlarged_crops(
-            scene.images[scene.image_index], self.boxes, fill=scene.passes.mean_colour
+            scene.images[scene.image_index], self.boxes, fill=scene.model.mean_colour
         )
         return scene.probability(images, scene.targets)
 
     def _masked(self, maps: NDArray[np.float32]) -> NDArray[np.float64]:
         scene = self.scene
-        images = masked(scene.images[scene.image_index], maps, fill=scene.passes.mean_colour)
+        images = masked(scene.images[scene.image_index], maps, fill=scene.model.mean_colour)
         return scene.probability(images, scene.targets)

@@ -199,7 +199,7 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "deletion": Metric(
             "Deletion",
             "lower",
-            lambda case: _curves(case, partial(deletion, fill=case.scene.passes.mean_colour)),
+            lambda case: _curves(case, partial(deletion, fill=case.scene.model.mean_colour)),
             pooled=lambda sums: area_under(pooled_curve(sums)),
             curve=True,
         ),

@@ -83,10 +83,10 @@ def guided_attack(
             "than 0, 0 or more, at least 1, and more than 0"
         )
     explainer.check_outputs("an attack", {"image_gradient"})
-    passes = explainer.passes
+    model = explainer.model
     lowest, highest = np.maximum(images - bound, 0), np.minimum(images + bound, 255)
     outside = 1 - maps[:, None]  # [B, 1, S, S]
-    logits = passes.logits(images)  # [B, classes]
+    logits = model.logits(images)  # [B, classes]
     targets = logits.argmin(axis=1)
     attacked = images
     for step in range(steps):
@@ -95,7 +95,7 @@ def guided_attack(
         uphill = uphill + beta * _spread_gradient((attacked - images) / 255 * outside) * outside
         moved = attacked - step_size * (1 - step / steps) * np.sign(uphill)
         attacked = np.clip(moved, lowest, highest).astype(np.float32)
-    chances = probabilities(passes.logits(attacked), passes.probability)
+    chances = probabilities(model.logits(attacked), model.probability)
     return AttackResult(
         perturbation=attacked - images,
         norms=_norms((attacked - images) / 255),
@@ -159,13 +159,13 @@ def restoration_sanity(
         )
     if not (0 < share <= 1 and points >= 2):
         raise OptionError(f"share is {share} and points {points}, expected in 0..1, and at least 2")
-    passes = explainer.passes
+    model = explainer.model
 
     def likelihood(shown: Array, classes: Indices) -> NDArray[Any]:
-        return probabilities(passes.logits(shown), passes.probability)[rows, classes]
+        return probabilities(model.logits(shown), model.probability)[rows, classes]
 
     rows = np.arange(len(images))
-    classes = passes.logits(images).argmax(axis=1)
+    classes = model.logits(images).argmax(axis=1)
     pixels = maps[0].size
     order = np.argsort(-maps.reshape(len(maps), pixels), axis=1, kind="stable")
     rank = np.empty_like(order)  # [B, S * S] the place of each pixel in the order
@@ -196,7 +196,7 @@ def _cross_entropy_gradient(
     batch = Batch(
         images, np.stack([targets, rivals], axis=1).ravel(), np.repeat(np.arange(len(images)), 2)
     )
-    rows, gradients = explainer.passes.run(batch, ("logits", "image_gradient"))
+    rows, gradients = explainer.model.run(batch, ("logits", "image_gradient"))
     logits = np.stack(rows[::2])
     index = np.arange(len(images))
     lead = logits[index, targets].astype(np.float64) - logits[index, rivals]

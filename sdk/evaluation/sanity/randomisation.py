@@ -229,7 +229,7 @@ def _predicted(
     found = []
     for start in range(0, len(images), batch_size):
         batch, _ = explainer.prepare(images[start : start + batch_size], fit=fit)
-        found.append(explainer.passes.logits(batch).argmax(axis=1))
+        found.append(explainer.model.logits(batch).argmax(axis=1))
     return np.concatenate(found)
 
 

@@ -28,7 +28,7 @@ from klieg.errors import (
 from klieg.images.batch import Batch
 from klieg.kernels.device.array import DeviceArray
 from klieg.methods.cameras import cameras
-from klieg.methods.passes import Passes
+from klieg.methods.model import Model
 from klieg.model_file.explainer_file import ExplainerFile
 from klieg.model_file.onnx_file import TensorType
 
@@ -136,7 +136,7 @@ def test_the_closest_engine_is_taken(
     put(32, of=file_all, outputs=("logits",), max_batch=2)
     put(32, of=file_all, outputs=("logits", "mask"), max_batch=16)
     opened = backend(file_all)
-    for size, batch, outputs, passes in (
+    for size, batch, outputs, model in (
         (32, 4, ["logits"], 2),  # the engine of the logits alone, though its batches are smaller
         (48, 4, ["logits"], 1),  # only the first one holds this size
         (32, 8, ["logits", "activation"], 1),  # the larger batch of two
@@ -145,15 +145,15 @@ def test_the_closest_engine_is_taken(
     ):
         trt.calls.clear()
         opened.run(images(batch, size), np.zeros(batch, np.int64), outputs)
-        assert names(trt).count("execute_async_v3") == passes, (size, outputs)
+        assert names(trt).count("execute_async_v3") == model, (size, outputs)
     assert len(trt.plans) == 3  # each when it was first needed
 
 
 def test_cameras_through_it(put: Put, backend: Open, file: ExplainerFile, trt: Any) -> None:
     sizes = file.info.scales[:3]
     put(*sizes)
-    passes = Passes(backend(), file.info, several_targets=file.several_targets)
-    maps = cameras(passes, Batch.single(images(2), np.array([1, 4])), sizes)
+    model = Model(backend(), file.info, several_targets=file.several_targets)
+    maps = cameras(model, Batch.single(images(2), np.array([1, 4])), sizes)
     assert maps.raw.shape == (2, 32, 32)
     assert np.isfinite(maps.raw).all()
     assert maps.scales_used.all()

@@ -1,4 +1,4 @@
-"""Passes through an instrumented classifier, and what a method makes of them."""
+"""Model through an instrumented classifier, and what a method makes of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PIXELS_PER_PASS: Final = 1_000_000
 
 
 @dataclass(frozen=True)
-class Pass:
+class ForwardResult:
     """One pass of a batch at one size, with one row per question."""
 
     logits: Array  # [N, classes]
@@ -46,7 +46,7 @@ class Maps(RawMaps):
     degenerate: NDArray[np.bool_]  # [N]
 
 
-class Passes:
+class Model:
     """Runs batches through a backend, in parts that keep memory flat, and checks the answers."""
 
     def __init__(
@@ -65,14 +65,14 @@ class Passes:
         self.mean_colour: Array = np.array(info.mean, dtype=np.float32)[:, None, None] * 255
         """[C, 1, 1] in 0..255"""
 
-    def __call__(self, batch: Batch) -> Pass:
+    def __call__(self, batch: Batch) -> ForwardResult:
         """Compute activation and gradient at the layer.
 
         Raises:
             NumericalError: a logit is NaN or infinite.
         """
         logits, activation, gradient = self.run(batch, ("logits", "activation", "gradient"))
-        return Pass(np.stack(logits), activation, gradient)
+        return ForwardResult(np.stack(logits), activation, gradient)
 
     def logits(self, images: Array) -> Array:
         """Return the logits [B, classes] of images [B, C, H, W]."""
@@ -90,50 +90,50 @@ class Passes:
         Raises:
             NumericalError: a logit or a mask is NaN or infinite.
         """
-        units = self.units(batch, outputs)
+        engine_rows = self.engine_rows(batch, outputs)
         found: list[list[Array]] = [[] for _ in outputs]
         part = images_per_pass(*batch.images.shape[2:])
-        for start in range(0, len(units.images), part):
+        for start in range(0, len(engine_rows.images), part):
             rows = slice(start, start + part)
-            index = units.images[rows]
+            index = engine_rows.images[rows]
             results = self._backend.run(
-                batch.images[rows] if units.in_order else batch.images[index],
-                units.targets[rows].ravel(),
+                batch.images[rows] if engine_rows.in_order else batch.images[index],
+                engine_rows.targets[rows].ravel(),
                 outputs,
             )
             for name, values, result in zip(outputs, found, results, strict=True):
                 if OUTPUTS[name].checked:
                     _check_finite(name, result, index, batch.images.shape)
                 values.extend(result)
-        each = units.targets.shape[1]
-        rows_of = {"image": units.row, "target": units.row * each + units.place}
+        each = engine_rows.targets.shape[1]
+        rows_of = {"image": engine_rows.row, "target": engine_rows.row * each + engine_rows.place}
         return [
             [values[row] for row in rows_of[OUTPUTS[name].rows]]
             for name, values in zip(outputs, found, strict=True)
         ]
 
-    def units(self, batch: Batch, outputs: Sequence[str]) -> Units:
+    def engine_rows(self, batch: Batch, outputs: Sequence[str]) -> EngineRows:
         """Arrange the questions of a batch as the engine's input."""
-        count = batch.images.shape[0]
+        count, index = batch.images.shape[0], batch.image_index
         asked = [OUTPUTS[name] for name in outputs]
         if all(output.rows == "image" for output in asked):
             targets = np.full((count, 1), -1)
-            return Units(np.arange(count), targets, True, batch.owner, np.zeros_like(batch.owner))
+            return EngineRows(np.arange(count), targets, True, index, np.zeros_like(index))
         # What has the image's form is summed over the classes of an image.
         if self._several_targets and all(output.form != "image" for output in asked):
-            first = np.searchsorted(batch.owner, np.arange(count))  # [B] first question of each
-            place = np.arange(len(batch.owner)) - first[batch.owner]
+            first = np.searchsorted(index, np.arange(count))  # [B] first question of each
+            place = np.arange(len(index)) - first[index]
             # Images with fewer questions than others repeat their first one.
             targets = np.repeat(batch.targets[first][:, None], place.max() + 1, axis=1)
-            targets[batch.owner, place] = batch.targets
-            return Units(np.arange(count), targets, True, batch.owner, place)
-        rows = np.arange(len(batch.owner))
-        in_order = np.array_equal(batch.owner, np.arange(count))
-        return Units(batch.owner, batch.targets[:, None], in_order, rows, np.zeros_like(rows))
+            targets[index, place] = batch.targets
+            return EngineRows(np.arange(count), targets, True, index, place)
+        rows = np.arange(len(index))
+        in_order = np.array_equal(index, np.arange(count))
+        return EngineRows(index, batch.targets[:, None], in_order, rows, np.zeros_like(rows))
 
 
 @dataclass(frozen=True)
-class Units:
+class EngineRows:
     """What the rows of the engine's input are, and where each question finds its answer."""
 
     images: Indices  # [U] numbers of the images
