@@ -13,7 +13,7 @@ from typing import Final
 
 RENAMED: Final = MappingProxyType(
     {
-        "klieg.model_file.methods": "klieg.model_file.methods",
+        "klieg.methods.table": "klieg.model_file.methods",
         "klieg.training.data_randomisation": "klieg.training.sanity.label_shuffling",
         "klieg.training.roar": "klieg.training.sanity.remove_and_retrain",
     }

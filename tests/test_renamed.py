@@ -40,7 +40,7 @@ def test_options_of_an_engine_given_to_the_explainer_warn(small_explainer: Path)
 
 
 def test_the_warning_names_the_line_that_has_to_change() -> None:
-    code = "import klieg\nfrom klieg.model_file.methods import METHODS"
+    code = "import klieg\nfrom klieg.methods.table import METHODS"
     done = subprocess.run(
         [sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=False
     )
