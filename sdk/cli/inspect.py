@@ -164,8 +164,10 @@ def _echo_rules(found: Inspection) -> None:
     click.echo("\noperators without a gradient rule between the image and the score")
     for operator in found.without_rule:
         where = "behind" if operator.behind_layer else "before"
-        click.echo(f"  {where} the default layer: {operator.operator}, node {operator.node!r}, "
-                   f"computes {operator.computes!r}")  # fmt: skip
+        click.echo(
+            f"  {where} the default layer: {operator.operator}, node {operator.node!r}, "
+            f"computes {operator.computes!r}"
+        )
 
 
 def _show_lint(path: Path) -> bool:
