@@ -52,7 +52,9 @@ def test_the_clock_replays_work_on_inputs_in_turn() -> None:
     ]
     asked = []
     seconds = clock.seconds(
-        lambda number: asked.append(number) or normalize(kernels, raw[number], masks=False),
+        lambda number, memory: (
+            asked.append(number) or normalize(kernels.within(memory), raw[number], masks=False)
+        ),
         inputs=2,
     )
     assert 0 < seconds < 1

@@ -106,8 +106,8 @@ class Contraction:
             raise OptionError(
                 f"used is {used.dtype} {list(used.shape)}, expected int32 [maps, {scales}]"
             )
-        grids = DeviceArray.of(self._kernels.device, np.array(self._grids, dtype=np.int32))
-        raw = DeviceArray.empty(self._kernels.device, (used.shape[0], *self._size), np.float32)
+        grids = DeviceArray.of(self._kernels.workspace, np.array(self._grids, dtype=np.int32))
+        raw = DeviceArray.empty(self._kernels.workspace, (used.shape[0], *self._size), np.float32)
         fuse = self._fuse_constant if self._added else self._fuse_varying
         fuse(used, grids, raw)
         return raw
@@ -121,7 +121,7 @@ class Contraction:
         kind = np.dtype(np.float32 if self._exact and not _is_half(activation) else np.float16)
         row = padded + TAIL // kind.itemsize
         packed = [
-            DeviceArray.empty(self._kernels.device, (tensor.shape[0], cells, row), kind)
+            DeviceArray.empty(self._kernels.workspace, (tensor.shape[0], cells, row), kind)
             for tensor in (activation, gradient)
         ]
         self._kernels.launch(
@@ -136,7 +136,7 @@ class Contraction:
         scales = len(self._packed)
         (first, _), maps = self._packed[0], used.shape[0]
         addresses = [[a.pointer for a, _ in self._packed], [g.pointer for _, g in self._packed]]
-        stacks = DeviceArray.of(self._kernels.device, np.array(addresses, dtype=np.uint64))
+        stacks = DeviceArray.of(self._kernels.workspace, np.array(addresses, dtype=np.uint64))
         padded = first.shape[2] - TAIL // first.dtype.itemsize
         tile = largest_tile(self._grids, self._size)
         tiles = ceil(self._size[0] / tile) * ceil(self._size[1] / tile)
@@ -144,7 +144,7 @@ class Contraction:
         shares = max(1, min(BLOCKS // (tiles * maps), all_steps // LEAST_STEPS))
         steps = ceil(all_steps / shares)
         shares = ceil(all_steps / steps)
-        part = DeviceArray.empty(self._kernels.device, (shares, *raw.shape), np.float32)
+        part = DeviceArray.empty(self._kernels.workspace, (shares, *raw.shape), np.float32)
         self._kernels.launch(
             f"klieg_contract_{_name(first.dtype)}", (tiles, shares, maps), stacks, grids, used,
             part, scales, padded, self._questions, tile, *self._size, steps,
@@ -156,13 +156,13 @@ class Contraction:
         )  # fmt: skip
 
     def _fuse_constant(self, used: DeviceArray, grids: DeviceArray, raw: DeviceArray) -> None:
-        device, scales = self._kernels.device, len(self._added)
+        workspace, scales = self._kernels.workspace, len(self._added)
         maps, channels = self._added[0][1].shape[:2]
         kind = _name(self._added[0][0].dtype)
         pointers = np.array([gradient.pointer for _, gradient in self._added], dtype=np.uint64)
-        gradients = DeviceArray.of(device, pointers)
+        gradients = DeviceArray.of(workspace, pointers)
         total, chunks = sum(h * w for h, w in self._grids), ceil(channels / THREADS)
-        part = DeviceArray.empty(device, (chunks, maps, total), np.float32)
+        part = DeviceArray.empty(workspace, (chunks, maps, total), np.float32)
         offset = 0
         for activation, _ in self._added:
             cells = activation.shape[2] * activation.shape[3]

@@ -9,7 +9,7 @@ import numpy as np
 
 from klieg.errors import OptionError
 from klieg.kernels.cuda.kernels import THREADS, Kernels
-from klieg.kernels.device import Device
+from klieg.kernels.device import Workspace
 from klieg.kernels.device.array import DeviceArray
 
 
@@ -25,13 +25,13 @@ class Gates:
     """[B, T] int32, 1 where all logits are finite; a column is undefined before its step."""
 
     @classmethod
-    def empty(cls, device: Device, images: int, questions: int, steps: int) -> Self:
+    def empty(cls, workspace: Workspace, images: int, questions: int, steps: int) -> Self:
         """Allocate for `images` images, `questions` questions each, and `steps` steps."""
         asked = images * questions
         return cls(
-            DeviceArray.empty(device, (asked,), np.int64),
-            DeviceArray.empty(device, (asked, steps), np.int32),
-            DeviceArray.empty(device, (images, steps), np.int32),
+            DeviceArray.empty(workspace, (asked,), np.int64),
+            DeviceArray.empty(workspace, (asked, steps), np.int32),
+            DeviceArray.empty(workspace, (images, steps), np.int32),
         )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Final
 
 import numpy as np
 
 from klieg.errors import DeviceError
 from klieg.kernels.cuda.sources import fatbin_path
-from klieg.kernels.device import Argument, Device, Kernel
+from klieg.kernels.device import Argument, Device, Kernel, Workspace
 from klieg.kernels.device.array import DeviceArray
 
 THREADS: Final = 256
@@ -32,8 +33,16 @@ class Kernels:
                 compiled here.
         """
         self.device: Final = device
+        self.workspace: Workspace = device
+        """Where results and everything in between are allocated."""
         self._module = device.load(kernel_code(device) if code is None else code)
         self._kernels: dict[str, Kernel] = {}
+
+    def within(self, workspace: Workspace) -> Kernels:
+        """Return the same kernels with another workspace on the device."""
+        kernels = copy(self)
+        kernels.workspace = workspace
+        return kernels
 
     def launch(
         self,

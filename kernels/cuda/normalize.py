@@ -50,9 +50,9 @@ def normalize(
     count, height, width = raw.shape
     pixels = height * width
     parts = min(-(-pixels // PIXELS_PER_PART), THREADS)
-    extremes = DeviceArray.empty(kernels.device, (count, parts, 2), np.float32)
-    maps = DeviceArray.empty(kernels.device, raw.shape, np.float32)
-    states = DeviceArray.empty(kernels.device, (count,), np.int32)
+    extremes = DeviceArray.empty(kernels.workspace, (count, parts, 2), np.float32)
+    maps = DeviceArray.empty(kernels.workspace, raw.shape, np.float32)
+    states = DeviceArray.empty(kernels.workspace, (count,), np.int32)
     whole = pixels % 4 == 0 and raw.pointer % 16 == 0 and maps.pointer % 16 == 0
     grid = (count * parts, 1, 1)
     shared = THREADS * 2 * 4

@@ -61,7 +61,7 @@ def pyramid(
                 f"{name} is {array.dtype} {list(array.shape)}, expected float32 [{channels}]: "
                 "one number per channel"
             )
-    resampled = DeviceArray.empty(kernels.device, (batch, channels, size, size), result)
+    resampled = DeviceArray.empty(kernels.workspace, (batch, channels, size, size), result)
     block = strip(side, size)
     kernels.launch(
         f"klieg_pyramid_{_NAMES[images.dtype]}_{_NAMES[result]}",

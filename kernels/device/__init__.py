@@ -31,6 +31,19 @@ class Buffer(Protocol):
         """Bytes."""
 
 
+class Workspace(Protocol):
+    """Where arrays on a device get their memory and content: the device, or memory laid out."""
+
+    def allocate(self, size: int) -> Buffer:
+        """See `Device`."""
+
+    def copy_in(self, source: NDArray[Any], destination: Buffer) -> None:
+        """See `Device`."""
+
+    def copy_across(self, source: Buffer, destination: Buffer) -> None:
+        """See `Device`."""
+
+
 class Kernel(Protocol):
     """A function that runs on the device."""
 

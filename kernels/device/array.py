@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from klieg.errors import InputError
-from klieg.kernels.device import Device
+from klieg.kernels.device import Device, Workspace
 
 
 @dataclass(frozen=True)
@@ -28,30 +28,30 @@ class DeviceArray:
     owner: Any
 
     @classmethod
-    def empty(cls, device: Device, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
+    def empty(cls, workspace: Workspace, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
         """Allocate an array with undefined content."""
         kind = np.dtype(dtype)
-        buffer = device.allocate(max(1, prod(shape) * kind.itemsize))
+        buffer = workspace.allocate(max(1, prod(shape) * kind.itemsize))
         return cls(buffer.pointer, shape, kind, buffer)
 
     @classmethod
-    def of(cls, device: Device, array: NDArray[Any] | DeviceArray) -> DeviceArray:
+    def of(cls, workspace: Workspace, array: NDArray[Any] | DeviceArray) -> DeviceArray:
         """Copy an array to new memory on the device."""
-        copy = cls.empty(device, array.shape, array.dtype)
-        copy.fill(device, array)
+        copy = cls.empty(workspace, array.shape, array.dtype)
+        copy.fill(workspace, array)
         return copy
 
     @classmethod
-    def on(cls, device: Device, array: NDArray[Any] | DeviceArray) -> DeviceArray:
+    def on(cls, workspace: Workspace, array: NDArray[Any] | DeviceArray) -> DeviceArray:
         """Return an array that lies on the device as it is, and copy one that does not."""
-        return array if isinstance(array, DeviceArray) else cls.of(device, array)
+        return array if isinstance(array, DeviceArray) else cls.of(workspace, array)
 
-    def fill(self, device: Device, array: NDArray[Any] | DeviceArray) -> None:
+    def fill(self, workspace: Workspace, array: NDArray[Any] | DeviceArray) -> None:
         """Overwrite this array with one of the same shape and type."""
         if isinstance(array, DeviceArray):
-            device.copy_across(array, self)
+            workspace.copy_across(array, self)
         else:
-            device.copy_in(np.ascontiguousarray(array), self)
+            workspace.copy_in(np.ascontiguousarray(array), self)
 
     def __len__(self) -> int:
         """Return the number of rows along the first axis."""

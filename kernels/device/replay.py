@@ -8,17 +8,16 @@ to where the graph reads them: copies themselves cannot be recorded.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from numpy.typing import NDArray
 
 from klieg.errors import DeviceError, DeviceMemoryError
-from klieg.kernels.device import Argument, Buffer, CudaDevice, Graph, Kernel, Module
+from klieg.kernels.device import Buffer, CudaDevice, Graph, Workspace
 from klieg.kernels.device.array import DeviceArray
 
 Found = TypeVar("Found")
@@ -27,170 +26,42 @@ PLANS: Final = 4
 """Forms of batches that are kept, those used last."""
 
 
-class ReplayDevice:
-    """A device that can give out the same memory again, in the same order."""
-
-    def __init__(self, device: CudaDevice) -> None:
-        """Wrap a device that records."""
-        self.inner: Final = device
-        self._thread = threading.local()
-
-    @property
-    def name(self) -> str:
-        """See `Device`."""
-        return self.inner.name
-
-    @property
-    def index(self) -> int:
-        """See `Device`."""
-        return self.inner.index
-
-    @property
-    def architecture(self) -> tuple[int, int]:
-        """See `Device`."""
-        return self.inner.architecture
-
-    @property
-    def stream(self) -> int:
-        """See `Device`."""
-        return self.inner.stream
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        """See `Device`."""
-        return self.inner.versions
-
-    @property
-    def kernel_code(self) -> bytes | None:
-        """See `Device`."""
-        return self.inner.kernel_code
-
-    @property
-    def label(self) -> str:
-        """See `CudaDevice`."""
-        return self.inner.label
-
-    @property
-    def records(self) -> bool:
-        """See `CudaDevice`."""
-        return self.inner.records
-
-    @property
-    def layout(self) -> Layout | None:
-        """What this thread's memory is taken from, None for new memory."""
-        layout: Layout | None = getattr(self._thread, "layout", None)
-        return layout
-
-    def activated(self) -> AbstractContextManager[None]:
-        """See `CudaDevice`."""
-        return self.inner.activated()
-
-    def gpu_of(self, pointer: int) -> int | None:
-        """See `CudaDevice`."""
-        return self.inner.gpu_of(pointer)
-
-    def wait_for(self, stream: int) -> None:
-        """See `CudaDevice`."""
-        self.inner.wait_for(stream)
-
-    def capture(self) -> AbstractContextManager[Graph]:
-        """See `CudaDevice`."""
-        return self.inner.capture()
-
-    def __getattr__(self, name: str) -> Any:
-        """Return whatever else the device offers."""
-        return getattr(self.inner, name)
-
-    def allocate(self, size: int) -> Buffer:
-        """See `Device`."""
-        layout = self.layout
-        return self.inner.allocate(size) if layout is None else layout.allocate(self.inner, size)
-
-    def copy_in(self, source: NDArray[Any], destination: Buffer) -> None:
-        """See `Device`; while a layout is repeated what it holds already is only compared."""
-        layout = self.layout
-        if layout is None or layout.is_new(source, destination):
-            self.inner.copy_in(source, destination)
-
-    def copy_out(self, source: Buffer, destination: NDArray[Any]) -> None:
-        """See `Device`."""
-        self.inner.copy_out(source, destination)
-
-    def copy_across(self, source: Buffer, destination: Buffer) -> None:
-        """See `Device`."""
-        self.inner.copy_across(source, destination)
-
-    def load(self, code: bytes) -> Module:
-        """See `Device`."""
-        return self.inner.load(code)
-
-    def launch(
-        self,
-        kernel: Kernel,
-        grid: tuple[int, int, int],
-        block: int,
-        arguments: Sequence[Argument],
-        *,
-        shared: int = 0,
-    ) -> None:
-        """See `Device`."""
-        self.inner.launch(kernel, grid, block, arguments, shared=shared)
-
-    def synchronise(self) -> None:
-        """See `Device`."""
-        self.inner.synchronise()
-
-    def close(self) -> None:
-        """See `Device`."""
-        self.inner.close()
-
-    @contextmanager
-    def laid_out(self, layout: Layout) -> Iterator[None]:
-        """Take this thread's memory from a layout, which notes what is asked for or repeats it."""
-        layout.begin()
-        self._thread.layout = layout
-        try:
-            yield
-        finally:
-            self._thread.layout = None
-
-
 @dataclass(eq=False)
 class Layout:
-    """The memory of one batch, in the order in which it is asked for."""
+    """The memory of one batch, in the order in which it is asked for: a `Workspace`."""
 
+    device: CudaDevice
     buffers: list[Buffer] = field(default_factory=list)
     constants: list[tuple[int, bytes]] = field(default_factory=list)
     """Where something was copied to, and what."""
-    full: bool = False
-    _buffer: int = 0
-    _constant: int = 0
+    _repeated: tuple[Iterator[Buffer], Iterator[tuple[int, bytes]]] | None = None
 
-    def begin(self) -> None:
-        """Start over: note what is asked for, or repeat it if there is something."""
-        self.full = bool(self.buffers)
-        self._buffer = self._constant = 0
+    def repeat(self) -> None:
+        """Hand out the same memory again from now on, in the same order."""
+        self._repeated = iter(self.buffers), iter(self.constants)
 
-    def allocate(self, device: CudaDevice, size: int) -> Buffer:
-        """Return the next buffer."""
-        if not self.full:
-            self.buffers.append(device.allocate(size))
+    def allocate(self, size: int) -> Buffer:
+        """Return new memory, or the next buffer of what is repeated."""
+        if self._repeated is None:
+            self.buffers.append(self.device.allocate(size))
             return self.buffers[-1]
-        self._buffer += 1
-        if self._buffer > len(self.buffers) or self.buffers[self._buffer - 1].size != size:
+        buffer = next(self._repeated[0], None)
+        if buffer is None or buffer.size != size:
             raise DeviceError(_DIFFERENT)
-        return self.buffers[self._buffer - 1]
+        return buffer
 
-    def is_new(self, source: NDArray[Any], destination: Buffer) -> bool:
-        """Return whether the next copy has to be made, or was."""
+    def copy_in(self, source: NDArray[Any], destination: Buffer) -> None:
+        """Copy a constant; one that is repeated is there already and only compared."""
         constant = (destination.pointer, source.tobytes())
-        if not self.full:
+        if self._repeated is None:
             self.constants.append(constant)
-            return True
-        self._constant += 1
-        if self._constant > len(self.constants) or self.constants[self._constant - 1] != constant:
+            self.device.copy_in(source, destination)
+        elif next(self._repeated[1], None) != constant:
             raise DeviceError(_DIFFERENT)
-        return False
+
+    def copy_across(self, source: Buffer, destination: Buffer) -> None:
+        """See `Device`."""
+        self.device.copy_across(source, destination)
 
 
 _DIFFERENT: Final = (
@@ -203,8 +74,8 @@ _DIFFERENT: Final = (
 class _Plan(Generic[Found]):
     """One form of batch."""
 
+    layout: Layout
     inputs: list[DeviceArray] = field(default_factory=list)
-    layout: Layout = field(default_factory=Layout)
     graph: Graph | None = None
     found: Found | None = None
 
@@ -212,7 +83,7 @@ class _Plan(Generic[Found]):
 class Replays(Generic[Found]):
     """Runs batches, replaying those whose form was seen before. For one thread at a time."""
 
-    def __init__(self, device: ReplayDevice) -> None:
+    def __init__(self, device: CudaDevice) -> None:
         """Begin with no batches seen.
 
         Args:
@@ -226,7 +97,7 @@ class Replays(Generic[Found]):
         self,
         form: Hashable,
         inputs: Sequence[NDArray[Any] | DeviceArray],
-        enqueue: Callable[[list[DeviceArray]], Found],
+        enqueue: Callable[[list[DeviceArray], Workspace], Found],
     ) -> Found:
         """Enqueue a batch. The next call overwrites its results.
 
@@ -234,17 +105,18 @@ class Replays(Generic[Found]):
             form: Everything that decides which launches are made, besides the inputs' content.
             inputs: Arrays on the host or on the device; of one form they have the same shapes and
                 types. What lies on the device is kept by the caller until the batch is done.
-            enqueue: Enqueues the batch's launches, all on the device, and returns where its
-                results will be.
+            enqueue: Enqueues the batch's launches, all on the device and with memory from the
+                workspace that it is given, and returns where its results will be.
 
         Raises:
             DeviceMemoryError: there is too little memory even to run the batch as it is.
         """
         plan = self._plans.pop(form, None)
         if plan is None:
-            found = enqueue([DeviceArray.on(self._device, array) for array in inputs])
+            arrays = [DeviceArray.on(self._device, array) for array in inputs]
+            found = enqueue(arrays, self._device)
             if form not in self._too_large:
-                self._plans[form] = _Plan()
+                self._plans[form] = _Plan(Layout(self._device))
                 if len(self._plans) > PLANS:
                     with self._device.activated():
                         self._plans.popitem(last=False)
@@ -277,14 +149,13 @@ class Replays(Generic[Found]):
         self,
         plan: _Plan[Found],
         inputs: Sequence[NDArray[Any] | DeviceArray],
-        enqueue: Callable[[list[DeviceArray]], Found],
+        enqueue: Callable[[list[DeviceArray], Workspace], Found],
     ) -> Found:
         """Run a batch in memory that is kept, and record it once more there."""
-        device = self._device
-        plan.inputs = [DeviceArray.of(device, array) for array in inputs]
-        with device.laid_out(plan.layout):
-            found = enqueue(plan.inputs)
-        with device.laid_out(plan.layout), device.inner.capture() as graph:
-            plan.found = enqueue(plan.inputs)
+        plan.inputs = [DeviceArray.of(self._device, array) for array in inputs]
+        found = enqueue(plan.inputs, plan.layout)
+        plan.layout.repeat()
+        with self._device.capture() as graph:
+            plan.found = enqueue(plan.inputs, plan.layout)
         plan.graph = graph
         return found

@@ -9,7 +9,7 @@ from typing import Protocol, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from klieg.kernels.device import CudaDevice
+from klieg.kernels.device import CudaDevice, Workspace
 from klieg.kernels.device.array import DeviceArray
 from klieg.model_file.explainer_file import ExplainerFile
 
@@ -77,8 +77,17 @@ class DeviceBackend(Backend, Protocol):
             outputs: Names of the outputs wanted.
         """
 
+    @property
+    def replays(self) -> bool:
+        """True if batches of a form seen before are to be run as one recorded graph."""
+
     def enqueue(
-        self, images: DeviceArray, targets: DeviceArray, outputs: Sequence[str]
+        self,
+        images: DeviceArray,
+        targets: DeviceArray,
+        outputs: Sequence[str],
+        *,
+        workspace: Workspace,
     ) -> list[DeviceArray]:
         """Enqueue a pass and return where its outputs will be; does not wait.
 
@@ -86,6 +95,7 @@ class DeviceBackend(Backend, Protocol):
             images: [B, channels, H, W] float32 in 0..255.
             targets: [B], or [B * n] with several targets, int64, -1 for the predicted class.
             outputs: Names of the outputs wanted.
+            workspace: Where memory is allocated; what is recorded has one of its own.
 
         Returns:
             Arrays, one per name, as the file declares them. Their memory is theirs: it is not

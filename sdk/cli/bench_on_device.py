@@ -84,7 +84,7 @@ def _activities(
 
     def passes() -> None:
         for images in prepared:
-            backend.enqueue(images, targets, outputs)
+            backend.enqueue(images, targets, outputs, workspace=device)
         device.synchronise()
 
     def cameras(asked: Explainer, images: Any) -> Callable[[], object]:

@@ -1,4 +1,4 @@
-"""Model through an instrumented classifier, and what a method makes of them."""
+"""The instrumented classifier as methods ask it, and what a method makes of its answers."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class EngineRows:
     images: Indices  # [U] numbers of the images
     targets: Indices  # [U, n] the classes asked of each
     in_order: bool  # True if the images are those of the batch, once each
-    row: Indices  # [N] which unit answers a question
+    row: Indices  # [N] which engine row answers a question
     place: Indices  # [N] which of its n classes it is
 
 

@@ -50,13 +50,14 @@ def cameras(
     """Enqueue what `klieg.methods.cameras.cameras` computes."""
     images, asked = questions.images, questions.targets
     batch, count = images.shape[0], asked.shape[0]
-    gates = Gates.empty(kernels.device, batch, count // batch, len(sizes))
+    gates = Gates.empty(kernels.workspace, batch, count // batch, len(sizes))
     contraction = Contraction(kernels, size=(sizes[0], sizes[0]), questions=count // batch)
     for step, size in enumerate(sizes):
         logits, activation, gradient = backend.enqueue(
             _at_size(kernels, images, size),
             asked if step == 0 else gates.targets,
             ("logits", "activation", "gradient"),
+            workspace=kernels.workspace,
         )
         gate(kernels, logits, asked, gates, step=step)
         contraction.add(activation, gradient)
@@ -71,8 +72,13 @@ def casm(
 ) -> DeviceMaps:
     """Enqueue what `klieg.methods.masking.casm` computes."""
     images, asked = questions.images, questions.targets
-    gates = Gates.empty(kernels.device, images.shape[0], 1, 1)
-    logits, mask = backend.enqueue(_at_size(kernels, images, sizes[0]), asked, ("logits", "mask"))
+    gates = Gates.empty(kernels.workspace, images.shape[0], 1, 1)
+    logits, mask = backend.enqueue(
+        _at_size(kernels, images, sizes[0]),
+        asked,
+        ("logits", "mask"),
+        workspace=kernels.workspace,
+    )
     gate(kernels, logits, asked, gates, step=0)
     raw = DeviceArray(mask.pointer, (mask.shape[0], *mask.shape[2:]), mask.dtype, mask)
     maps, states = normalize(kernels, raw, masks=True)

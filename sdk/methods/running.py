@@ -14,9 +14,9 @@ from klieg.backends import DeviceBackend
 from klieg.errors import BackendError, DeviceError
 from klieg.images.batch import Batch
 from klieg.kernels.cuda.kernels import Kernels
-from klieg.kernels.device import Device
+from klieg.kernels.device import Device, Workspace
 from klieg.kernels.device.array import DeviceArray
-from klieg.kernels.device.replay import ReplayDevice, Replays
+from klieg.kernels.device.replay import Replays
 from klieg.methods.model import EngineRows, Maps, Model
 from klieg.methods.on_device import DeviceMaps, DeviceQuestions, fetch
 from klieg.model_file.methods import Method
@@ -32,7 +32,7 @@ class DeviceRunner:
         self._replays: Replays[DeviceMaps] | None = None
         self._lock: AbstractContextManager[object] = nullcontext()
         self._closed = False
-        if isinstance(backend.device, ReplayDevice):
+        if backend.replays:
             self._replays = Replays(backend.device)
             # Held until a batch's results are copied: the next one overwrites them.
             self._lock = threading.Lock()
@@ -69,14 +69,16 @@ class DeviceRunner:
         targets = engine_rows.targets.astype(np.int64).ravel()
         backend.check(images=len(engine_rows.images), sizes=sizes, targets=each, outputs=outputs)
 
-        def enqueue(arrays: list[DeviceArray]) -> DeviceMaps:
-            found: DeviceMaps = function(backend, self._kernels, DeviceQuestions(*arrays), sizes)
+        def enqueue(arrays: list[DeviceArray], workspace: Workspace) -> DeviceMaps:
+            kernels = self._kernels.within(workspace)
+            found: DeviceMaps = function(backend, kernels, DeviceQuestions(*arrays), sizes)
             return found
 
         try:
             images = _inputs(batch, engine_rows, device)
             if self._replays is None:
-                found = enqueue([DeviceArray.on(device, array) for array in (images, targets)])
+                arrays = [DeviceArray.on(device, array) for array in (images, targets)]
+                found = enqueue(arrays, device)
             else:
                 form = (method.title, tuple(sizes), images.shape, images.dtype, targets.shape)
                 found = self._replays(form, (images, targets), enqueue)
@@ -91,7 +93,7 @@ class DeviceRunner:
 
 
 def _inputs(batch: Batch, engine_rows: EngineRows, device: Device) -> NDArray[Any] | DeviceArray:
-    """Return the images of the engine_rows; on a device without a copy where they lie in order."""
+    """Return the images of the engine's rows, without a copy where they lie on it in order."""
     if not isinstance(batch.images, DeviceArray):
         return np.asarray(batch.images[engine_rows.images])
     if engine_rows.in_order:

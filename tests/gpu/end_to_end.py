@@ -59,9 +59,11 @@ def _compared(
         for s in SIZES
     ]
 
+    outputs = ("logits", "activation", "gradient")
+
     def passes() -> None:
         for images in prepared:
-            engine.enqueue(images, questions.targets, ("logits", "activation", "gradient"))
+            engine.enqueue(images, questions.targets, outputs, workspace=device)
         device.synchronise()
 
     def whole() -> None:

@@ -16,7 +16,7 @@ from klieg.kernels.cuda.contract import Contraction, largest_tile, touched_cells
 from klieg.kernels.cuda.kernels import Kernels
 from klieg.kernels.cuda.normalize import normalize
 from klieg.kernels.cuda.pyramid import pyramid
-from klieg.kernels.device import CudaDevice
+from klieg.kernels.device import CudaDevice, Workspace
 from klieg.kernels.device.array import DeviceArray
 from rows import Row, Skipped
 
@@ -96,13 +96,13 @@ def _elementwise(kernels: Kernels, clock: Clock, ceilings: Ceilings) -> Iterator
     raw, many_raw = random(batch, SIZE, SIZE), random(many, SIZE, SIZE)
     for what, moved, work in (
         (f"pyramid, {batch} x uint8 {SIZE} to 924 px", photos.size + batch * 3 * 924**2 * 4,
-         lambda _: pyramid(kernels, photos, 924)),
+         lambda _, memory: pyramid(kernels.within(memory), photos, 924)),
         (f"pyramid, {batch} x uint8 {SIZE} to 324 px", photos.size + batch * 3 * 324**2 * 4,
-         lambda _: pyramid(kernels, photos, 324)),
+         lambda _, memory: pyramid(kernels.within(memory), photos, 324)),
         (f"normalize, {batch} x {SIZE} px", 2 * raw.size,
-         lambda _: normalize(kernels, raw, masks=False)),
+         lambda _, memory: normalize(kernels.within(memory), raw, masks=False)),
         (f"normalize, {many} x {SIZE} px (read twice)", 3 * many_raw.size,
-         lambda _: normalize(kernels, many_raw, masks=False)),
+         lambda _, memory: normalize(kernels.within(memory), many_raw, masks=False)),
     ):  # fmt: skip
         taken = clock.seconds(work)
         share = moved / taken / ceilings.bandwidth
@@ -121,8 +121,12 @@ def _contractions(kernels: Kernels, clock: Clock, ceilings: Ceilings, batch: int
         scales = [_random_scales(clock, batch, kind) for _ in range(inputs)]
         used = DeviceArray.of(clock.device, np.ones((batch, len(RESNET50)), dtype=np.int32))
 
-        def work(number: int, scales: Any = scales, used: Any = used, kind: str = kind) -> None:
-            contraction = Contraction(kernels, size=(SIZE, SIZE), exact=kind == "exact")
+        def work(
+            number: int, memory: Workspace, scales: Any = scales, used: Any = used, kind: str = kind
+        ) -> None:
+            contraction = Contraction(
+                kernels.within(memory), size=(SIZE, SIZE), exact=kind == "exact"
+            )
             for activation, gradient in scales[number]:
                 contraction.add(activation, gradient)
             contraction.fuse(used)

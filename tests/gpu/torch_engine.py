@@ -49,7 +49,7 @@ class TorchEngine:
         return self._tapped
 
     def enqueue(
-        self, images: DeviceArray, targets: DeviceArray, outputs: Sequence[str]
+        self, images: DeviceArray, targets: DeviceArray, outputs: Sequence[str], **_: Any
     ) -> list[DeviceArray]:
         """See `DeviceBackend`."""
         with torch.cuda.stream(self._stream):

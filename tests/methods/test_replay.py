@@ -16,8 +16,9 @@ from klieg.errors import BackendError, DeviceError, NumericalError
 from klieg.images.batch import Batch
 from klieg.kernels.cuda.kernels import Kernels
 from klieg.kernels.cuda.pyramid import pyramid
+from klieg.kernels.device import Workspace
 from klieg.kernels.device.array import DeviceArray
-from klieg.kernels.device.replay import PLANS, ReplayDevice
+from klieg.kernels.device.replay import PLANS
 from klieg.methods.model import Maps, Model
 from klieg.methods.running import DeviceRunner
 from klieg.model_file.explainer_file import ExplainerInfo
@@ -33,16 +34,22 @@ class Launching:
 
     versions: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, device: Any) -> None:
-        self.device = device
+    def __init__(self, device: Any, *, replays: bool = False) -> None:
+        self.device, self.replays = device, replays
         self.kernels = Kernels(device)
 
     def enqueue(
-        self, images: DeviceArray, targets: DeviceArray, outputs: Sequence[str]
+        self,
+        images: DeviceArray,
+        targets: DeviceArray,
+        outputs: Sequence[str],
+        *,
+        workspace: Workspace,
     ) -> list[DeviceArray]:
         batch, channels, size = images.shape[:3]
-        small = pyramid(self.kernels, images, size // 4)
-        middle = pyramid(self.kernels, images, 1)
+        kernels = self.kernels.within(workspace)
+        small = pyramid(kernels, images, size // 4)
+        middle = pyramid(kernels, images, 1)
         logits = DeviceArray(middle.pointer, (batch, channels), middle.dtype, middle)
         return [logits, small, small]
 
@@ -59,8 +66,8 @@ class Launching:
 CAMERAS, CASM = METHODS["cameras"], METHODS["casm"]
 
 
-def running(device: Any) -> DeviceRunner:
-    backend = Launching(device)
+def running(device: Any, *, replays: bool = False) -> DeviceRunner:
+    backend = Launching(device, replays=replays)
     return DeviceRunner(Model(backend, INFO), backend)
 
 
@@ -86,7 +93,7 @@ def assert_equal(got: Maps, truth: Maps) -> None:
 
 def test_replayed_batches_equal_those_that_run() -> None:
     device = RecordingCpu()
-    plain, replayed = running(CpuDevice()), running(ReplayDevice(device))
+    plain, replayed = running(CpuDevice()), running(device, replays=True)
     for seed in range(5):
         target = seed % 3 - 1
         truth = plain(batch(seed, target=target), CAMERAS, (16, 24))
@@ -103,7 +110,7 @@ def test_replayed_batches_equal_those_that_run() -> None:
 )
 def test_images_on_the_device_are_replayed(owner: list[int], dtype: type) -> None:
     device = RecordingCpu()
-    plain, replayed = running(CpuDevice()), running(ReplayDevice(device))
+    plain, replayed = running(CpuDevice()), running(device, replays=True)
     for seed in range(4):
         images = batch(seed).images.astype(dtype).astype(np.float32)  # whole numbers for uint8
         asked = Batch(images, np.arange(len(owner)), np.array(owner))
@@ -135,7 +142,7 @@ def test_images_are_copied_before_the_graph_and_waited_for() -> None:
             self.noted.append("wait")
 
     device = Noting()
-    replayed = running(ReplayDevice(device))
+    replayed = running(device, replays=True)
     for kinds in (
         ["launch", "wait"],  # read where they lie
         ["copy", "launch", "record", "wait"],
@@ -150,7 +157,7 @@ def test_images_are_copied_before_the_graph_and_waited_for() -> None:
 
 def test_images_from_both_places_share_a_graph_if_they_are_of_one_type() -> None:
     device = RecordingCpu()
-    plain, replayed = running(CpuDevice()), running(ReplayDevice(device))
+    plain, replayed = running(CpuDevice()), running(device, replays=True)
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 16)).astype(np.float32)
     host = Batch.single(images, np.zeros(2, np.int64))  # [2, 16, 16, 16], channels first or last
     for count, dtype in enumerate((np.float32, np.uint8) * 3):
@@ -164,7 +171,7 @@ def test_images_from_both_places_share_a_graph_if_they_are_of_one_type() -> None
 
 def test_another_form_is_another_graph() -> None:
     device = RecordingCpu()
-    replayed = running(ReplayDevice(device))
+    replayed = running(device, replays=True)
     for count, sizes in ((1, (16, 24)), (2, (16, 24)), (1, (16, 20)), (1, (16, 24))) * 3:
         assert replayed(batch(0, count), CAMERAS, sizes).maps.shape == (count, 16, 16)
     assert device.graphs == 4 + 1 + 1  # the first form comes six times, the others three times
@@ -172,7 +179,7 @@ def test_another_form_is_another_graph() -> None:
 
 def test_only_the_last_forms_are_kept() -> None:
     device = RecordingCpu()
-    replayed = running(ReplayDevice(device))
+    replayed = running(device, replays=True)
     for _ in range(3):
         for count in range(1, PLANS + 2):
             replayed(batch(0, count), CAMERAS, (16,))
@@ -181,7 +188,7 @@ def test_only_the_last_forms_are_kept() -> None:
 
 def test_a_failure_does_not_stay() -> None:
     device = RecordingCpu()
-    replayed = running(ReplayDevice(device))
+    replayed = running(device, replays=True)
     bad = batch(0)
     bad.images[1, 0, 0, 0] = np.nan
     for _ in range(3):
@@ -197,12 +204,12 @@ def test_memory_asked_for_in_another_order_is_an_error() -> None:
     class Moody(Launching):
         calls = 0
 
-        def enqueue(self, *arguments: Any) -> list[DeviceArray]:
+        def enqueue(self, *arguments: Any, workspace: Workspace) -> list[DeviceArray]:
             self.calls += 1
-            DeviceArray.empty(self.device, (self.calls,), np.float32)
-            return super().enqueue(*arguments)
+            DeviceArray.empty(workspace, (self.calls,), np.float32)
+            return super().enqueue(*arguments, workspace=workspace)
 
-    backend = Moody(ReplayDevice(RecordingCpu()))
+    backend = Moody(RecordingCpu(), replays=True)
     moody = DeviceRunner(Model(backend, INFO), backend)
     moody(batch(0), CAMERAS, (16,))
     with pytest.raises(DeviceError, match="asked for different memory"):
@@ -211,7 +218,7 @@ def test_memory_asked_for_in_another_order_is_an_error() -> None:
 
 def test_a_form_too_large_to_keep_is_run_as_it_is() -> None:
     device = RecordingCpu()
-    replayed = running(ReplayDevice(device))
+    replayed = running(device, replays=True)
     kept = [replayed(batch(0, 1), CAMERAS, (16,)) for _ in range(3)]
     assert device.graphs == 1
     device.limit = device.held + 1_600_000  # one scale after the other fits, all together do not
@@ -227,7 +234,7 @@ def test_a_form_too_large_to_keep_is_run_as_it_is() -> None:
 
 def test_closing_frees_what_is_kept() -> None:
     device = RecordingCpu()
-    replayed = running(ReplayDevice(device))
+    replayed = running(device, replays=True)
     for _ in range(3):
         replayed(batch(0), CAMERAS, (16, 24))
     replayed.close()
@@ -237,7 +244,7 @@ def test_closing_frees_what_is_kept() -> None:
 
 
 def test_threads_take_turns() -> None:
-    replayed = running(ReplayDevice(RecordingCpu()))
+    replayed = running(RecordingCpu(), replays=True)
     seeds = list(range(8))
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda seed: replayed(batch(seed), CAMERAS, (16, 24)), seeds))

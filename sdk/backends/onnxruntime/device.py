@@ -10,7 +10,7 @@ import numpy as np
 from klieg.backends.onnxruntime.backend import OnnxRuntimeBackend
 from klieg.backends.onnxruntime.providers import CUDA, TENSORRT
 from klieg.errors import BackendError, OptionError
-from klieg.kernels.device import CudaDevice
+from klieg.kernels.device import CudaDevice, Workspace
 from klieg.kernels.device.array import DeviceArray
 from klieg.model_file.explainer_file import ExplainerFile
 
@@ -64,10 +64,20 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeBackend):
     ) -> None:
         """See `DeviceBackend`; a session takes whatever the file takes."""
 
+    @property
+    def replays(self) -> bool:
+        """See `DeviceBackend`; ONNX Runtime allocates where it likes: nothing can be recorded."""
+        return False
+
     def enqueue(
-        self, images: DeviceArray, targets: DeviceArray, outputs: Sequence[str]
+        self,
+        images: DeviceArray,
+        targets: DeviceArray,
+        outputs: Sequence[str],
+        *,
+        workspace: Workspace,
     ) -> list[DeviceArray]:
-        """See `DeviceBackend`."""
+        """See `DeviceBackend`; ONNX Runtime has memory of its own."""
         import onnxruntime
 
         if self._closed:

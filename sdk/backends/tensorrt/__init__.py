@@ -43,19 +43,10 @@ class TensorRT:
         from klieg.kernels.device.opening import lent_device
 
         folder = None if self.engines is None else Path(self.engines)
-        with lent_device(self.device) as device:
-            used = _replaying(device) if self.replay else device
-            with closing(TensorRTBackend(file, device=used, engines=folder)) as backend:
-                yield backend
-
-
-def _replaying(device: CudaDevice) -> CudaDevice:
-    """Return a device whose batches can be replayed."""
-    from klieg.kernels.device.replay import ReplayDevice
-
-    if not device.records:
-        raise OptionError(
-            f"replay=True needs a device that records CUDA graphs, which {device.label} does not: "
-            "use 'cuda.core' on a stream other than the default one, or leave it out"
-        )
-    return ReplayDevice(device)
+        with (
+            lent_device(self.device) as device,
+            closing(
+                TensorRTBackend(file, device=device, engines=folder, replay=self.replay)
+            ) as backend,
+        ):
+            yield backend

@@ -17,8 +17,8 @@ from klieg.backends.tensorrt.engine import Engine
 from klieg.backends.tensorrt.manifest import Platform
 from klieg.backends.tensorrt.profiles import EngineOptions
 from klieg.backends.tensorrt.selection import Selection
-from klieg.errors import BackendError, DeviceError, ImageError, TargetError
-from klieg.kernels.device import CudaDevice
+from klieg.errors import BackendError, DeviceError, ImageError, OptionError, TargetError
+from klieg.kernels.device import CudaDevice, Workspace
 from klieg.kernels.device.array import DeviceArray
 from klieg.model_file.explainer_file import ExplainerFile
 
@@ -32,7 +32,12 @@ class TensorRTBackend:
     """
 
     def __init__(
-        self, file: ExplainerFile, *, device: CudaDevice, engines: Path | None = None
+        self,
+        file: ExplainerFile,
+        *,
+        device: CudaDevice,
+        engines: Path | None = None,
+        replay: bool = False,
     ) -> None:
         """Look for the engines of a file.
 
@@ -40,14 +45,21 @@ class TensorRTBackend:
             file: The explainer.
             device: Where to compute; it stays open when the backend is closed.
             engines: The folder of engines; None for the default of `EngineCache`.
+            replay: See `TensorRT`.
 
         Raises:
+            OptionError: replay is asked of a device that does not record.
             EngineError: there is none for this file, GPU and version of TensorRT, or the folder
                 holds something damaged.
             BackendError: TensorRT is not installed, or of an unknown version.
         """
+        if replay and not device.records:
+            raise OptionError(
+                f"replay=True needs a device that records CUDA graphs, which {device.label} does "
+                "not: use 'cuda.core' on a stream other than the default one, or leave it out"
+            )
         self._opened = open_tensorrt()
-        self._file, self._device = file, device
+        self._file, self._device, self._replays = file, device, replay
         self._platform = Platform.of(device, self._opened.version)
         self._cache = EngineCache(engines)
         self._selection = Selection(file, self._platform, self._cache, device.label)
@@ -61,6 +73,11 @@ class TensorRTBackend:
     def device(self) -> CudaDevice:
         """See `DeviceBackend`."""
         return self._device
+
+    @property
+    def replays(self) -> bool:
+        """See `DeviceBackend`."""
+        return self._replays
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -91,12 +108,18 @@ class TensorRTBackend:
                     DeviceArray.of(self._device, images[start:stop]),
                     DeviceArray.of(self._device, targets[start * each : stop * each]),
                     outputs,
+                    workspace=self._device,
                 )
                 parts.append([answer.to_host(self._device) for answer in answers])
         return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
 
     def enqueue(
-        self, images: DeviceArray, targets: DeviceArray, outputs: Sequence[str]
+        self,
+        images: DeviceArray,
+        targets: DeviceArray,
+        outputs: Sequence[str],
+        *,
+        workspace: Workspace,
     ) -> list[DeviceArray]:
         """See `DeviceBackend`; more images than an engine takes at once are refused.
 
@@ -108,7 +131,7 @@ class TensorRTBackend:
             entry = self._selection.choose(
                 outputs, size=size, targets_per_image=each, batch=images.shape[0]
             )
-            return self._load(entry).enqueue(images, targets, outputs)
+            return self._load(entry).enqueue(images, targets, outputs, workspace=workspace)
 
     def close(self) -> None:
         """See `Backend`; a lost GPU does not hide the error that is already on its way."""

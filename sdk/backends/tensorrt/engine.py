@@ -12,7 +12,7 @@ import klieg.backends.tensorrt.interface as api
 from klieg.backends.tensorrt.bindings import TensorRT
 from klieg.backends.tensorrt.profiles import EngineOptions
 from klieg.errors import DeviceError, EngineError
-from klieg.kernels.device import Device
+from klieg.kernels.device import Device, Workspace
 from klieg.kernels.device.array import DeviceArray
 
 ALIGNMENT: Final = 256
@@ -25,9 +25,9 @@ class Engine:
     It is used by one thread at a time, with the context of the GPU active: see
     `CudaDevice.activated`.
 
-    There is one execution context per image size that was asked for, made when it first is. Model
-    that a `ReplayDevice` lays out have contexts of their own, which die with the layout: TensorRT
-    wants one that was recorded never to be changed again. All contexts share one block of memory
+    There is one execution context per image size that was asked for, made when it first is. Passes
+    in a workspace of their own have contexts of their own, which die with it: TensorRT wants one
+    that was recorded never to be changed again. All contexts share one block of memory
     for intermediate results, as large as the largest size needs: passes and graphs follow each
     other on one stream, so no two need it at the same time. What a context takes for itself is
     small, and outputs are allocated pass by pass.
@@ -68,13 +68,17 @@ class Engine:
         self._engine = engine
         self._check()
         self._scratch = device.allocate(max(1, engine.device_memory_size_v2))
-        self._contexts: dict[int, api.IExecutionContext] = {}
-        self._laid_out: WeakKeyDictionary[object, dict[int, api.IExecutionContext]] = (
+        self._contexts: WeakKeyDictionary[Workspace, dict[int, api.IExecutionContext]] = (
             WeakKeyDictionary()
         )
 
     def enqueue(
-        self, images: DeviceArray, targets: DeviceArray, outputs: Sequence[str]
+        self,
+        images: DeviceArray,
+        targets: DeviceArray,
+        outputs: Sequence[str],
+        *,
+        workspace: Workspace,
     ) -> list[DeviceArray]:
         """Enqueue a pass on the device's stream; see `DeviceBackend.enqueue`.
 
@@ -85,7 +89,7 @@ class Engine:
         """
         index = self._profile(images, targets)
         self._opened.log.clear()
-        context = self._context(index)
+        context = self._context(index, workspace)
         arrays = {"image": images, "target": targets}
         for name, array in arrays.items():
             self._done(context.set_input_shape(name, array.shape), f"set the shape of {name!r}")
@@ -93,7 +97,7 @@ class Engine:
             shape = tuple(context.get_tensor_shape(name))
             if any(length < 0 for length in shape):
                 raise EngineError(f"TensorRT does not know the shape of {name!r}: {list(shape)}")
-            arrays[name] = DeviceArray.empty(self._device, shape, np.float32)
+            arrays[name] = DeviceArray.empty(workspace, shape, np.float32)
         for name, array in arrays.items():
             done = context.set_tensor_address(name, array.pointer)
             self._done(done, f"set the address of {name!r}")
@@ -142,10 +146,9 @@ class Engine:
             )
         return self.options.sizes.index(height)
 
-    def _context(self, index: int) -> api.IExecutionContext:
-        """Return the context of a profile; only a `ReplayDevice` has layouts to ask for."""
-        layout = getattr(self._device, "layout", None)
-        contexts = self._contexts if layout is None else self._laid_out.setdefault(layout, {})
+    def _context(self, index: int, workspace: Workspace) -> api.IExecutionContext:
+        """Return the context of a profile in a workspace."""
+        contexts = self._contexts.setdefault(workspace, {})
         if index not in contexts:
             strategy = self._opened.package.ExecutionContextAllocationStrategy.USER_MANAGED
             context = self._engine.create_execution_context(strategy)

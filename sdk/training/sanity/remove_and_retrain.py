@@ -82,7 +82,7 @@ def roar(
             the explainer's images [B, C, S, S], always the same one after the same seed of torch.
         methods: See `Explainer.explain`.
         shares: Ascending shares of the pixels in 0..1, without 0, which is always done.
-        epochs: Model through the photos.
+        epochs: Passes through the photos.
         held_out: Share of the photos that accuracy is measured on, between 0 and 1.
         batch_size: Photos per step.
         optimiser: "adam", or "sgd" with a momentum of 0.9.

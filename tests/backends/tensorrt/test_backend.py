@@ -87,7 +87,7 @@ def test_large_batches_run_in_parts(
 def test_arrays_stay_on_the_device(put: Put, backend: Open, gpu: FakeGpu) -> None:
     put(32)
     inputs = (DeviceArray.of(gpu, images(2)), DeviceArray.of(gpu, np.array([1, 2])))
-    (gradient,) = backend().enqueue(*inputs, ["gradient"])
+    (gradient,) = backend().enqueue(*inputs, ["gradient"], workspace=gpu)
     assert gradient.to_host(gpu)[1, 0] == value("gradient", 8, 2, per_target=True)
 
 
@@ -95,7 +95,7 @@ def test_enqueue_refuses_what_run_splits(put: Put, backend: Open, gpu: FakeGpu) 
     put(32, max_batch=2)
     inputs = (DeviceArray.of(gpu, images(3)), DeviceArray.of(gpu, np.zeros(3, np.int64)))
     with pytest.raises(EngineError, match="of 1 to 3 images of 32 pixels") as caught:
-        backend().enqueue(*inputs, LAYER)
+        backend().enqueue(*inputs, LAYER, workspace=gpu)
     assert "pass at most 2 at once with batch_size=2 (--batch-size 2 of a" in str(caught.value)
     assert "counts as an image" not in str(caught.value)
     assert advised(caught.value)["batch"] >= 3

@@ -15,7 +15,7 @@ from fake_tensorrt import fake_tensorrt, names
 from klieg.backends.tensorrt.building import BUILD
 from klieg.backends.tensorrt.cache import EngineCache
 from klieg.backends.tensorrt.manifest import Identity, Platform
-from klieg.cli.build import build
+from klieg.cli import main
 from klieg.errors import DeviceError
 from klieg.model_file.explainer_file import ALWAYS, ExplainerFile
 
@@ -36,7 +36,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> list[str]:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(build, [str(argument) for argument in arguments])
+    return CliRunner().invoke(main, ["build", *map(str, arguments)])
 
 
 def test_the_default(

@@ -47,7 +47,7 @@ def test_a_pass(plan: bytes, gpu: FakeGpu, trt: Any) -> None:
     engine = opened(plan, gpu)
     images, targets = arrays(gpu, batch=3, each=2)
     trt.calls.clear()
-    gradient, logits = engine.enqueue(images, targets, ["gradient", "logits"])
+    gradient, logits = engine.enqueue(images, targets, ["gradient", "logits"], workspace=gpu)
     assert gradient.shape == (6, 16, 1, 1)
     assert logits.shape == (3, 5)
     assert gradient.dtype == logits.dtype == np.float32
@@ -70,7 +70,7 @@ def test_a_pass(plan: bytes, gpu: FakeGpu, trt: Any) -> None:
 def test_one_context_per_size_and_one_scratch_for_all(plan: bytes, gpu: FakeGpu, trt: Any) -> None:
     engine = opened(plan, gpu)
     for size in (48, 32, 48, 32):
-        engine.enqueue(*arrays(gpu, size=size), ["logits"])
+        engine.enqueue(*arrays(gpu, size=size), ["logits"], workspace=gpu)
     assert names(trt).count("create_execution_context") == 2
     chosen = [call[1] for call in trt.calls if call[0] == "set_optimization_profile_async"]
     assert chosen == [1, 0]
@@ -83,7 +83,7 @@ def test_one_context_per_size_and_one_scratch_for_all(plan: bytes, gpu: FakeGpu,
 
 def test_outputs_keep_their_memory(plan: bytes, gpu: FakeGpu) -> None:
     engine = opened(plan, gpu)
-    held = [engine.enqueue(*arrays(gpu), ["activation"])[0] for _ in range(3)]
+    held = [engine.enqueue(*arrays(gpu), ["activation"], workspace=gpu)[0] for _ in range(3)]
     assert len({array.pointer for array in held}) == 3
 
 
@@ -121,16 +121,16 @@ def test_failures_to_run(
     engine = opened(plan, gpu)
     trt.faults.add(fault)
     with pytest.raises(error, match=message) as caught:
-        engine.enqueue(*arrays(gpu), ["logits"])
+        engine.enqueue(*arrays(gpu), ["logits"], workspace=gpu)
     if error is DeviceError:
         assert f"{fault} went wrong" in str(caught.value)
     trt.faults = {"execute_async_v3"}
     with pytest.raises(DeviceError) as later:
-        engine.enqueue(*arrays(gpu), ["logits"])
+        engine.enqueue(*arrays(gpu), ["logits"], workspace=gpu)
     if fault != "execute_async_v3":
         assert f"{fault} went wrong" not in str(later.value)  # complaints are those of this pass
     trt.faults.clear()
-    engine.enqueue(*arrays(gpu), ["logits"])  # nothing half made is left
+    engine.enqueue(*arrays(gpu), ["logits"], workspace=gpu)  # nothing half made is left
 
 
 MEMORY = (
@@ -149,7 +149,7 @@ def test_tensorrt_finds_no_memory(
 ) -> None:
     trt.faults, trt.complaint = {fault}, complaint
     with pytest.raises(DeviceMemoryError, match="; use smaller batches, or free memory"):
-        opened(plan, gpu).enqueue(*arrays(gpu), ["logits"])
+        opened(plan, gpu).enqueue(*arrays(gpu), ["logits"], workspace=gpu)
 
 
 def test_an_engine_that_is_not_what_it_is_said_to_be(plan: bytes, gpu: FakeGpu) -> None:
@@ -164,7 +164,7 @@ def test_memory_is_full(plan: bytes, gpu: FakeGpu) -> None:
     inputs = arrays(gpu)
     gpu.free = 100
     with pytest.raises(DeviceMemoryError):
-        engine.enqueue(*inputs, ["logits"])
+        engine.enqueue(*inputs, ["logits"], workspace=gpu)
     with pytest.raises(DeviceMemoryError):
         opened(plan, gpu)
 
@@ -177,7 +177,7 @@ def test_shapes_that_no_profile_holds(
 ) -> None:
     message = "1 to 4 images of 32, 48 pixels, 2 classes each: build another one"
     with pytest.raises(EngineError, match=message):
-        opened(plan, gpu).enqueue(*arrays(gpu, batch, size, each), ["logits"])
+        opened(plan, gpu).enqueue(*arrays(gpu, batch, size, each), ["logits"], workspace=gpu)
     assert "set_input_shape" not in names(trt)
 
 
@@ -193,7 +193,7 @@ def test_arrays_that_tensorrt_would_misread(plan: bytes, gpu: FakeGpu) -> None:
         (images, DeviceArray(targets.pointer, (1, 1), targets.dtype, targets)),
     ):
         with pytest.raises(EngineError, match=r"expected .* at a multiple of 256 bytes"):
-            engine.enqueue(*wrong, ["logits"])
+            engine.enqueue(*wrong, ["logits"], workspace=gpu)
 
 
 def test_the_fake_knows_all_outputs(file_all: ExplainerFile) -> None:
