@@ -127,9 +127,16 @@ class Contraction:
         self._kernels.launch(
             f"klieg_pack_{_name(activation.dtype)}_to_{_name(kind)}",
             (ceil(cells / PACKING_CELLS), images + gradient.shape[0], 1),
-            activation, gradient, *packed, images, channels, cells,
-            gradient.shape[2] * gradient.shape[3], padded, threads=PACKING_THREADS,
-        )  # fmt: skip
+            activation,
+            gradient,
+            *packed,
+            images,
+            channels,
+            cells,
+            gradient.shape[2] * gradient.shape[3],
+            padded,
+            threads=PACKING_THREADS,
+        )
         return packed[0], packed[1]
 
     def _fuse_varying(self, used: DeviceArray, grids: DeviceArray, raw: DeviceArray) -> None:
@@ -146,14 +153,30 @@ class Contraction:
         shares = ceil(all_steps / steps)
         part = DeviceArray.empty(self._kernels.workspace, (shares, *raw.shape), np.float32)
         self._kernels.launch(
-            f"klieg_contract_{_name(first.dtype)}", (tiles, shares, maps), stacks, grids, used,
-            part, scales, padded, self._questions, tile, *self._size, steps,
-        )  # fmt: skip
+            f"klieg_contract_{_name(first.dtype)}",
+            (tiles, shares, maps),
+            stacks,
+            grids,
+            used,
+            part,
+            scales,
+            padded,
+            self._questions,
+            tile,
+            *self._size,
+            steps,
+        )
         pixels = self._size[0] * self._size[1]
         self._kernels.launch(
-            "klieg_contract_finish", (ceil(pixels / THREADS), maps, 1), part, used, raw, shares,
-            scales, pixels,
-        )  # fmt: skip
+            "klieg_contract_finish",
+            (ceil(pixels / THREADS), maps, 1),
+            part,
+            used,
+            raw,
+            shares,
+            scales,
+            pixels,
+        )
 
     def _fuse_constant(self, used: DeviceArray, grids: DeviceArray, raw: DeviceArray) -> None:
         workspace, scales = self._kernels.workspace, len(self._added)
@@ -167,14 +190,33 @@ class Contraction:
         for activation, _ in self._added:
             cells = activation.shape[2] * activation.shape[3]
             self._kernels.launch(
-                f"klieg_contract_constant_{kind}", (ceil(cells / 32), chunks, maps), activation,
-                gradients, used, part, channels, cells, offset, total, scales, self._questions,
-            )  # fmt: skip
+                f"klieg_contract_constant_{kind}",
+                (ceil(cells / 32), chunks, maps),
+                activation,
+                gradients,
+                used,
+                part,
+                channels,
+                cells,
+                offset,
+                total,
+                scales,
+                self._questions,
+            )
             offset += cells
         self._kernels.launch(
-            "klieg_contract_constant_spread", (self._size[0], maps, 1), part, grids, used, raw,
-            chunks, total, scales, *self._size, shared=4 * sum(w for _, w in self._grids),
-        )  # fmt: skip
+            "klieg_contract_constant_spread",
+            (self._size[0], maps, 1),
+            part,
+            grids,
+            used,
+            raw,
+            chunks,
+            total,
+            scales,
+            *self._size,
+            shared=4 * sum(w for _, w in self._grids),
+        )
 
     def _check(self, activation: DeviceArray, gradient: DeviceArray) -> None:
         shapes = f"activation {list(activation.shape)}, gradient {list(gradient.shape)}"

@@ -91,10 +91,21 @@ def compile_report(output: Path) -> list[KernelUsage]:
         source = Path(folder) / "klieg.cu"
         source.write_text(translation_unit(), encoding="utf-8")
         command = [
-            nvcc, "-fatbin", "-std=c++17", "--threads", str(COMPILERS), "--compress-mode=size",
+            nvcc,
+            "-fatbin",
+            "-std=c++17",
+            "--threads",
+            str(COMPILERS),
+            "--compress-mode=size",
             *(f"--generate-code={target}" for target in targets),
-            "-I", str(FOLDER), "-Xptxas", "-v", "-o", str(path), str(source),
-        ]  # fmt: skip
+            "-I",
+            str(FOLDER),
+            "-Xptxas",
+            "-v",
+            "-o",
+            str(path),
+            str(source),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise DeviceError(f"nvcc cannot compile the kernels:\n{done.stderr}")

@@ -58,10 +58,24 @@ def normalize(
     shared = THREADS * 2 * 4
     kernels.launch(
         "klieg_normalize_extremes",
-        grid, raw, extremes, pixels, parts, int(whole), shared=shared,
-    )  # fmt: skip
+        grid,
+        raw,
+        extremes,
+        pixels,
+        parts,
+        int(whole),
+        shared=shared,
+    )
     kernels.launch(
         "klieg_normalize_masks" if masks else "klieg_normalize_maps",
-        grid, raw, extremes, maps, states, pixels, parts, int(whole), shared=shared,
-    )  # fmt: skip
+        grid,
+        raw,
+        extremes,
+        maps,
+        states,
+        pixels,
+        parts,
+        int(whole),
+        shared=shared,
+    )
     return maps, states

@@ -75,14 +75,17 @@ def _compared(
     what = f"CAMERAS, ResNet-50, {what}"
     rest = taken / bare - 1
     yield Row(
-        what, f"{taken * 1e3:.1f} ms, passes {bare * 1e3:.1f} ms, rest {rest:.1%}",
-        "rest at most 10 %", rest <= 0.1,
-    )  # fmt: skip
+        what,
+        f"{taken * 1e3:.1f} ms, passes {bare * 1e3:.1f} ms, rest {rest:.1%}",
+        "rest at most 10 %",
+        rest <= 0.1,
+    )
     yield Row(
         f"{what}, against the published code",
         f"{published / taken:.1f} times faster, {published / bare:.1f} if the rest took no time",
-        "10 times" if batch == 16 else "", published >= 10 * taken if batch == 16 else None,
-    )  # fmt: skip
+        "10 times" if batch == 16 else "",
+        published >= 10 * taken if batch == 16 else None,
+    )
 
 
 def _published(module: object) -> None:

@@ -95,28 +95,45 @@ def _elementwise(kernels: Kernels, clock: Clock, ceilings: Ceilings) -> Iterator
     )
     raw, many_raw = random(batch, SIZE, SIZE), random(many, SIZE, SIZE)
     for what, moved, work in (
-        (f"pyramid, {batch} x uint8 {SIZE} to 924 px", photos.size + batch * 3 * 924**2 * 4,
-         lambda _, memory: pyramid(kernels.within(memory), photos, 924)),
-        (f"pyramid, {batch} x uint8 {SIZE} to 324 px", photos.size + batch * 3 * 324**2 * 4,
-         lambda _, memory: pyramid(kernels.within(memory), photos, 324)),
-        (f"normalize, {batch} x {SIZE} px", 2 * raw.size,
-         lambda _, memory: normalize(kernels.within(memory), raw, masks=False)),
-        (f"normalize, {many} x {SIZE} px (read twice)", 3 * many_raw.size,
-         lambda _, memory: normalize(kernels.within(memory), many_raw, masks=False)),
-    ):  # fmt: skip
+        (
+            f"pyramid, {batch} x uint8 {SIZE} to 924 px",
+            photos.size + batch * 3 * 924**2 * 4,
+            lambda _, memory: pyramid(kernels.within(memory), photos, 924),
+        ),
+        (
+            f"pyramid, {batch} x uint8 {SIZE} to 324 px",
+            photos.size + batch * 3 * 324**2 * 4,
+            lambda _, memory: pyramid(kernels.within(memory), photos, 324),
+        ),
+        (
+            f"normalize, {batch} x {SIZE} px",
+            2 * raw.size,
+            lambda _, memory: normalize(kernels.within(memory), raw, masks=False),
+        ),
+        (
+            f"normalize, {many} x {SIZE} px (read twice)",
+            3 * many_raw.size,
+            lambda _, memory: normalize(kernels.within(memory), many_raw, masks=False),
+        ),
+    ):
         taken = clock.seconds(work)
         share = moved / taken / ceilings.bandwidth
         yield Row(
-            what, f"{moved / 1e6:.1f} MB in {taken * 1e6:.1f} us, {share:.0%} of copy bandwidth",
-            "at least 60 %", share >= 0.6,
-        )  # fmt: skip
+            what,
+            f"{moved / 1e6:.1f} MB in {taken * 1e6:.1f} us, {share:.0%} of copy bandwidth",
+            "at least 60 %",
+            share >= 0.6,
+        )
 
 
 def _contractions(kernels: Kernels, clock: Clock, ceilings: Ceilings, batch: int) -> Iterator[Row]:
     published, their_memory = published_seconds(RESNET50, CHANNELS, SIZE, batch)
     tile = largest_tile(RESNET50, (SIZE, SIZE))
-    for kind, element, rate in (("float32", 4, "float16"), ("exact", 4, "float32"),
-                                ("float16", 2, "float16")):  # fmt: skip
+    for kind, element, rate in (
+        ("float32", 4, "float16"),
+        ("exact", 4, "float32"),
+        ("float16", 2, "float16"),
+    ):
         inputs = 4 if batch == 1 else 1
         scales = [_random_scales(clock, batch, kind) for _ in range(inputs)]
         used = DeviceArray.of(clock.device, np.ones((batch, len(RESNET50)), dtype=np.int32))
@@ -142,8 +159,9 @@ def _contractions(kernels: Kernels, clock: Clock, ceilings: Ceilings, batch: int
             f"contract, batch {batch}, {kind}",
             f"{moved / 1e6:.0f} MB, {flops / 1e9:.1f} GFLOP, floor {floor * 1e6:.0f} us (with "
             f"packing {packed * 1e6:.0f} us), {taken * 1e6:.0f} us, {taken / floor:.1f} times",
-            "at most 3 times", taken <= 3 * floor if kind != "exact" else None,
-        )  # fmt: skip
+            "at most 3 times",
+            taken <= 3 * floor if kind != "exact" else None,
+        )
         if kind != "float16":
             memory = (clock.held + moved) / (batch * their_memory)  # theirs is of one image
             wanted = kind == "float32"
@@ -152,7 +170,7 @@ def _contractions(kernels: Kernels, clock: Clock, ceilings: Ceilings, batch: int
                 f"{published / taken:.0f} times faster, {memory:.1%} of its memory",
                 "30 times, 5 %" if wanted else "",
                 (published >= 30 * taken and memory < 0.05) if wanted else None,
-            )  # fmt: skip
+            )
         del scales, work
 
 

@@ -24,9 +24,15 @@ BUILT = Path(__file__).parents[2] / "build" / "shim"
 # The host's own instructions give fmaf() its instruction; contraction stays the author's choice.
 # Every library has a state of its own, so that nothing but what is called from here is visible.
 FLAGS = (
-    "-std=c++17", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-Wall",
-    "-fvisibility=hidden", "-fno-gnu-unique",
-)  # fmt: skip
+    "-std=c++17",
+    "-march=native",
+    "-ffp-contract=off",
+    "-fPIC",
+    "-shared",
+    "-Wall",
+    "-fvisibility=hidden",
+    "-fno-gnu-unique",
+)
 SANITIZERS = {
     "": ("-O2",),
     "address": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),

@@ -152,8 +152,11 @@ class ShimKernel:
         self._launch = library[f"launch_{name}"]
         self._launch.restype = ctypes.c_char_p
         self._launch.argtypes = [
-            ctypes.c_uint * 3, ctypes.c_uint, ctypes.c_size_t, ctypes.c_void_p * len(self.signature)
-        ]  # fmt: skip
+            ctypes.c_uint * 3,
+            ctypes.c_uint,
+            ctypes.c_size_t,
+            ctypes.c_void_p * len(self.signature),
+        ]
 
     def __call__(
         self, grid: tuple[int, int, int], block: int, shared: int, arguments: Sequence[Argument]

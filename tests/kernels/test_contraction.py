@@ -18,7 +18,7 @@ cases = st.fixed_dictionaries(
         "tile": st.sampled_from([None, 1, 5, 28, 64]),
         "constant": st.sampled_from(["none", "all", "some"]),
     }
-)  # fmt: skip
+)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

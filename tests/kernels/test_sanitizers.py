@@ -66,8 +66,12 @@ def watched(kind: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[
     }
     return subprocess.run(
         [sys.executable, *arguments],
-        env=environment, cwd=FOLDER.parents[1], capture_output=True, text=True, timeout=LIMIT,
-    )  # fmt: skip
+        env=environment,
+        cwd=FOLDER.parents[1],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
 
 
 Runs = dict[tuple[str, str], Future[subprocess.CompletedProcess[str]]]

@@ -66,8 +66,10 @@ class TensorRTBackend:
         self._engines: dict[Path, Engine] = {}
         self._lock, self._closed = threading.Lock(), False
         self._versions = {
-            **device.versions, "tensorrt": self._opened.version, "gpu": device.name,
-        }  # fmt: skip
+            **device.versions,
+            "tensorrt": self._opened.version,
+            "gpu": device.name,
+        }
 
     @property
     def device(self) -> CudaDevice:

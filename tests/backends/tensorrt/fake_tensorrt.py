@@ -25,14 +25,24 @@ from fake_gpu import STREAM, active, recording, view
 from klieg.model_file.onnx_file import OnnxFacts, read_onnx
 
 ALL_OUTPUTS = (
-    "logits", "activation", "gradient", "image_gradient", "guided_gradient", "deconvnet_gradient",
-    "excitation", "contrast", "mask",
-)  # fmt: skip
+    "logits",
+    "activation",
+    "gradient",
+    "image_gradient",
+    "guided_gradient",
+    "deconvnet_gradient",
+    "excitation",
+    "contrast",
+    "mask",
+)
 SCRATCH = 4096
 ON_THE_GPU = (
-    "build_serialized_network", "deserialize_cuda_engine", "create_execution_context",
-    "set_optimization_profile_async", "execute_async_v3",
-)  # fmt: skip
+    "build_serialized_network",
+    "deserialize_cuda_engine",
+    "create_execution_context",
+    "set_optimization_profile_async",
+    "execute_async_v3",
+)
 
 
 def value(name: str, mean: float, target: int, *, per_target: bool) -> np.float32:
@@ -234,9 +244,13 @@ def fake_tensorrt(version: str = "10.16.1.11") -> Any:
                 return (-1, 5)
             batch, _, size, _ = self.shapes["image"]
             known = {
-                "batch": batch, "targets": self.shapes["target"][0], "height": size,
-                "width": size, "rows": size // 8, "columns": size // 8,
-            }  # fmt: skip
+                "batch": batch,
+                "targets": self.shapes["target"][0],
+                "height": size,
+                "width": size,
+                "rows": size // 8,
+                "columns": size // 8,
+            }
             return [known.get(length, length) for length in self.engine.outputs[name]]
 
         def set_tensor_address(self, name: str, memory: int) -> bool:

@@ -63,8 +63,10 @@ def test_it_is_a_device_backend(put: Put, backend: Open, gpu: FakeGpu) -> None:
     opened: DeviceBackend = backend()
     assert opened.device is gpu
     assert opened.versions == {
-        "cuda driver": "13.0", "tensorrt": "10.16.1.11", "gpu": "NVIDIA Test",
-    }  # fmt: skip
+        "cuda driver": "13.0",
+        "tensorrt": "10.16.1.11",
+        "gpu": "NVIDIA Test",
+    }
 
 
 @pytest.mark.parametrize("each", [1, 2])
@@ -225,9 +227,15 @@ def test_engines_of_another_explainer(
     ],
 )
 def test_a_missing_engine_says_how_to_build_it(
-    size: int, each: int, outputs: list[str], expected: dict[str, Any], put: Put, backend: Open,
-    file_all: ExplainerFile, trt: Any,
-) -> None:  # fmt: skip
+    size: int,
+    each: int,
+    outputs: list[str],
+    expected: dict[str, Any],
+    put: Put,
+    backend: Open,
+    file_all: ExplainerFile,
+    trt: Any,
+) -> None:
     put(32, 48, of=file_all, max_batch=16, workspace_bytes=3 << 20)
     with pytest.raises(EngineError) as caught:
         backend(file_all).run(images(1, size), np.zeros(each, np.int64), outputs)

@@ -40,9 +40,13 @@ def run(*arguments: object) -> Result:
 
 
 def test_the_default(
-    small_explainer: Path, file: ExplainerFile, cache: EngineCache, trt: Any, asked: list[str],
+    small_explainer: Path,
+    file: ExplainerFile,
+    cache: EngineCache,
+    trt: Any,
+    asked: list[str],
     gpu: FakeGpu,
-) -> None:  # fmt: skip
+) -> None:
     result = run(small_explainer, "--engines", cache.folder)
     assert result.exit_code == 0, result.output
     (entry,) = cache.entries(file)
@@ -65,9 +69,13 @@ def test_the_default(
 
 @pytest.mark.parametrize("columns", [80, 50])
 def test_a_narrow_terminal(
-    columns: int, small_explainer: Path, cache: EngineCache, trt: Any, asked: list[str],
+    columns: int,
+    small_explainer: Path,
+    cache: EngineCache,
+    trt: Any,
+    asked: list[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     lines = run(small_explainer, "--engines", cache.folder).output.splitlines()
     assert max(map(len, lines[:-1])) <= columns
@@ -75,14 +83,29 @@ def test_a_narrow_terminal(
 
 
 def test_options(
-    small_explainer_all: Path, file_all: ExplainerFile, cache: EngineCache, trt: Any,
+    small_explainer_all: Path,
+    file_all: ExplainerFile,
+    cache: EngineCache,
+    trt: Any,
     asked: list[str],
-) -> None:  # fmt: skip
+) -> None:
     result = run(
-        small_explainer_all, "--engines", cache.folder, "--scales", "40,56", "--batch", 2,
-        "--targets", 3, "--workspace", 7, "--device", "pycuda",
-        "--methods", "gradcam,cameras,saliency,smoothgrad",
-    )  # fmt: skip
+        small_explainer_all,
+        "--engines",
+        cache.folder,
+        "--scales",
+        "40,56",
+        "--batch",
+        2,
+        "--targets",
+        3,
+        "--workspace",
+        7,
+        "--device",
+        "pycuda",
+        "--methods",
+        "gradcam,cameras,saliency,smoothgrad",
+    )
     assert result.exit_code == 0, result.output
     found = {entry.identity.outputs: entry.identity.options for entry in cache.entries(file_all)}
     assert {outputs: options.sizes for outputs, options in found.items()} == {
@@ -96,9 +119,14 @@ def test_options(
 
 
 def test_an_engine_that_is_there_is_left_alone(
-    small_explainer: Path, file: ExplainerFile, cache: EngineCache, trt: Any, asked: list[str],
-    gpu: FakeGpu, tmp_path: Path,
-) -> None:  # fmt: skip
+    small_explainer: Path,
+    file: ExplainerFile,
+    cache: EngineCache,
+    trt: Any,
+    asked: list[str],
+    gpu: FakeGpu,
+    tmp_path: Path,
+) -> None:
     assert run(small_explainer, "--engines", cache.folder).exit_code == 0
     (entry,) = cache.entries(file)
     times = {path: path.stat().st_mtime_ns for path in cache.folder.iterdir()}
@@ -119,9 +147,15 @@ def test_an_engine_that_is_there_is_left_alone(
 
 @pytest.mark.parametrize("change", ["options", "outputs", "file", "GPU", "TensorRT", "build"])
 def test_any_other_engine_is_built(
-    change: str, small_explainer: Path, small_explainer_all: Path, cache: EngineCache, trt: Any,
-    asked: list[str], gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    change: str,
+    small_explainer: Path,
+    small_explainer_all: Path,
+    cache: EngineCache,
+    trt: Any,
+    asked: list[str],
+    gpu: FakeGpu,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def built(explainer: Path, *more: object) -> bool:
         trt.calls.clear()
         result = run(explainer, "--engines", cache.folder, *more)
@@ -182,9 +216,15 @@ def spoil_manifest(plan: Path) -> None:
     ],
 )
 def test_a_damaged_engine_is_told_and_built_again(
-    damage: Any, message: str, small_explainer: Path, file: ExplainerFile, cache: EngineCache,
-    trt: Any, asked: list[str], gpu: FakeGpu,
-) -> None:  # fmt: skip
+    damage: Any,
+    message: str,
+    small_explainer: Path,
+    file: ExplainerFile,
+    cache: EngineCache,
+    trt: Any,
+    asked: list[str],
+    gpu: FakeGpu,
+) -> None:
     run(small_explainer, "--engines", cache.folder)
     (entry,) = cache.entries(file)
     damage(entry.plan)
@@ -266,9 +306,13 @@ def test_impossible_wishes(
 
 
 def test_failures_are_one_line(
-    small_explainer: Path, cache: EngineCache, trt: Any, asked: list[str], gpu: FakeGpu,
+    small_explainer: Path,
+    cache: EngineCache,
+    trt: Any,
+    asked: list[str],
+    gpu: FakeGpu,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     trt.faults.add("build_serialized_network")
     result = run(small_explainer, "--engines", cache.folder)
     assert result.exit_code == 1

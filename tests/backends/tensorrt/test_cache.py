@@ -118,9 +118,14 @@ def pipe(path: Path) -> None:
     ],
 )
 def test_a_damaged_plan_never_reaches_tensorrt(
-    damage: Any, message: str, put: Put, cache: EngineCache, file: ExplainerFile, gpu: FakeGpu,
+    damage: Any,
+    message: str,
+    put: Put,
+    cache: EngineCache,
+    file: ExplainerFile,
+    gpu: FakeGpu,
     trt: Any,
-) -> None:  # fmt: skip
+) -> None:
     damage(put(32).plan)
     backend = TensorRTBackend(file, device=gpu, engines=cache.folder)
     with pytest.raises(EngineError, match=message):
@@ -137,9 +142,13 @@ def test_a_damaged_plan_never_reaches_tensorrt(
     ],
 )
 def test_a_damaged_manifest(
-    damage: Any, message: str, put: Put, cache: EngineCache, file: ExplainerFile,
+    damage: Any,
+    message: str,
+    put: Put,
+    cache: EngineCache,
+    file: ExplainerFile,
     file_all: ExplainerFile,
-) -> None:  # fmt: skip
+) -> None:
     path = put(32).plan.with_suffix(".json")
     path.write_bytes(path.read_bytes().rstrip())
     damage(path)

@@ -61,10 +61,15 @@ def test_a_pass(plan: bytes, gpu: FakeGpu, trt: Any) -> None:
     assert trt.calls[0] == ("create_execution_context", strategy)
     order = [name for name, _ in itertools.groupby(names(trt))]
     assert order[:9] == [
-        "create_execution_context", "set_optimization_profile_async", "set_device_memory",
-        "set_input_shape", "get_tensor_shape", "set_tensor_address", "execute_async_v3",
+        "create_execution_context",
+        "set_optimization_profile_async",
+        "set_device_memory",
+        "set_input_shape",
+        "get_tensor_shape",
+        "set_tensor_address",
+        "execute_async_v3",
         "get_tensor_shape",  # the fake looks at them itself
-    ]  # fmt: skip
+    ]
 
 
 def test_one_context_per_size_and_one_scratch_for_all(plan: bytes, gpu: FakeGpu, trt: Any) -> None:

@@ -25,11 +25,16 @@ from klieg.backends.tensorrt import bindings, interface
 ROOT = Path(__file__).parents[3]
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 SYMBOLS = (
-    "createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL",
-    "createNvOnnxParserRefitter_INTERNAL", "createNvOnnxParser_INTERNAL",
-    "getBuilderPluginRegistry", "getNvOnnxParserVersion", "getPluginRegistry",
+    "createInferBuilder_INTERNAL",
+    "createInferRefitter_INTERNAL",
+    "createInferRuntime_INTERNAL",
+    "createNvOnnxParserRefitter_INTERNAL",
+    "createNvOnnxParser_INTERNAL",
+    "getBuilderPluginRegistry",
+    "getNvOnnxParserVersion",
+    "getPluginRegistry",
     "initLibNvInferPlugins",
-)  # fmt: skip
+)
 DESCRIBE = """
 import json, tensorrt_bindings as trt
 found = {"": {name: "" for name in dir(trt)}, "__version__": trt.__version__}
@@ -61,8 +66,11 @@ def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     where = {"LD_LIBRARY_PATH": str(empty), "PYTHONPATH": str(folder)}
     done = subprocess.run(
         [sys.executable, "-c", DESCRIBE],
-        env=os.environ | where, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=os.environ | where,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["__version__"].split(".")[0] == str(major)

@@ -114,23 +114,48 @@ def test_contexts_die_with_their_layout(
 
 
 def test_bench_measures_the_replay(
-    put: Put, gpu: LaunchingGpu, cache: EngineCache, small_explainer: Path,
+    put: Put,
+    gpu: LaunchingGpu,
+    cache: EngineCache,
+    small_explainer: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     put(*read_explainer(small_explainer).info.scales, max_batch=2)
     monkeypatch.setattr(opening, "open_device", lambda _: gpu)
     result = CliRunner().invoke(
         main,
-        ["bench", str(small_explainer), "--backend", "tensorrt", "--device", "cuda.core",
-         "--engines", str(cache.folder), "--repeat", "1", "--batch-size", "2"],
-    )  # fmt: skip
+        [
+            "bench",
+            str(small_explainer),
+            "--backend",
+            "tensorrt",
+            "--device",
+            "cuda.core",
+            "--engines",
+            str(cache.folder),
+            "--repeat",
+            "1",
+            "--batch-size",
+            "2",
+        ],
+    )
     assert result.exit_code == 0, result.output
     rows = [line[:32].rstrip() for line in result.output.splitlines()]
     assert "CAMERAS, the same replayed" in rows
     refused = CliRunner().invoke(
         main,
-        ["bench", str(small_explainer), "--backend", "tensorrt", "--device", "cuda.core",
-         "--engines", str(cache.folder), "--batch-size", "3"],
-    )  # fmt: skip
+        [
+            "bench",
+            str(small_explainer),
+            "--backend",
+            "tensorrt",
+            "--device",
+            "cuda.core",
+            "--engines",
+            str(cache.folder),
+            "--batch-size",
+            "3",
+        ],
+    )
     assert refused.exit_code == 1
     assert "klieg build" in refused.stderr

@@ -59,15 +59,20 @@ def fused(kernels: Kernels, case: dict[str, Any]) -> tuple[np.ndarray, np.ndarra
             a, g = np.full_like(a, np.nan), np.full_like(g, np.nan)
         contraction.add(DeviceArray.of(device, a), DeviceArray.of(device, g))
     got = contraction.fuse(DeviceArray.of(device, used)).to_host(device)
-    truth = np.stack([
-        contract_plain(
-            [a[row // case["questions"]].astype(np.float64) for a, u in
-             zip(activations, used[row], strict=True) if u],
-            [g[row].astype(np.float64) for g, u in zip(gradients, used[row], strict=True) if u],
-            case["size"],
-        )
-        for row in range(rows)
-    ])  # fmt: skip
+    truth = np.stack(
+        [
+            contract_plain(
+                [
+                    a[row // case["questions"]].astype(np.float64)
+                    for a, u in zip(activations, used[row], strict=True)
+                    if u
+                ],
+                [g[row].astype(np.float64) for g, u in zip(gradients, used[row], strict=True) if u],
+                case["size"],
+            )
+            for row in range(rows)
+        ]
+    )
     return got, truth, np.sqrt(case["channels"])
 
 
@@ -86,9 +91,14 @@ def test_equals_the_published_form(kernels: Kernels, case: dict[str, Any]) -> No
 @pytest.mark.parametrize("kind", ["exact", "rounded", "float16"])
 def test_shares_of_many_channels(kernels: Kernels, kind: str) -> None:
     case = {
-        "channels": 3000, "grids": [(2, 3), (5, 4)], "size": (24, 17), "images": 1, "questions": 1,
-        "constant": "none", "kind": kind,
-    }  # fmt: skip
+        "channels": 3000,
+        "grids": [(2, 3), (5, 4)],
+        "size": (24, 17),
+        "images": 1,
+        "questions": 1,
+        "constant": "none",
+        "kind": kind,
+    }
     got, truth, term = fused(kernels, case)
     *_, main, _ = kernels.device.launches
     shares = main.grid[1]
@@ -101,9 +111,14 @@ def test_shares_of_many_channels(kernels: Kernels, kind: str) -> None:
 @pytest.mark.parametrize("constant", ["none", "all"])
 def test_eight_scales_at_full_size(kernels: Kernels, constant: str) -> None:
     case = {
-        "channels": 16, "grids": RESNET50, "size": (224, 224), "images": 1, "questions": 1,
-        "constant": constant, "kind": "rounded",
-    }  # fmt: skip
+        "channels": 16,
+        "grids": RESNET50,
+        "size": (224, 224),
+        "images": 1,
+        "questions": 1,
+        "constant": constant,
+        "kind": "rounded",
+    }
     got, truth, _ = fused(kernels, case)
     assert np.corrcoef(got.ravel(), truth.ravel())[0, 1] > 0.999999
 
@@ -131,10 +146,11 @@ def test_tiles_are_as_large_as_they_may_be() -> None:
 def test_cells_of_any_magnitude(kernels: Kernels, kind: str) -> None:
     generator, device, shape = np.random.default_rng(0), kernels.device, (1, 40, 5, 7)
     pair = [
-        (generator.standard_normal(shape) * 10.0 ** generator.uniform(-17, 17, (1, 1, 5, 7)))
-        .astype(np.float32)
+        (
+            generator.standard_normal(shape) * 10.0 ** generator.uniform(-17, 17, (1, 1, 5, 7))
+        ).astype(np.float32)
         for _ in range(2)
-    ]  # fmt: skip
+    ]
     contraction = Contraction(kernels, size=(5, 7), exact=kind == "exact")  # a pixel, a cell
     contraction.add(*(DeviceArray.of(device, tensor) for tensor in pair))
     got = contraction.fuse(DeviceArray.of(device, np.ones((1, 1), np.int32))).to_host(device)
@@ -159,9 +175,14 @@ def test_what_is_not_finite_shows(kernels: Kernels, kind: str, value: float) -> 
 
 def test_more_columns_than_a_tile_holds(kernels: Kernels) -> None:
     case = {  # and more than are summed in one turn
-        "channels": 3, "grids": [(1, 100)] * 4, "size": (16, 100), "images": 1, "questions": 1,
-        "constant": "none", "kind": "exact",
-    }  # fmt: skip
+        "channels": 3,
+        "grids": [(1, 100)] * 4,
+        "size": (16, 100),
+        "images": 1,
+        "questions": 1,
+        "constant": "none",
+        "kind": "exact",
+    }
     assert largest_tile(case["grids"], case["size"]) == 15
     got, truth, term = fused(kernels, case)
     np.testing.assert_allclose(got, truth, atol=3e-6 * max(2 * term, np.abs(truth).max()))

@@ -44,9 +44,14 @@ def check(kernels: Kernels, logits: np.ndarray, asked: np.ndarray) -> None:
     seed=st.integers(0, 2**31),
 )
 def test_equals_plain_form(
-    kernels: Kernels, images: int, questions: int, classes: int, levels: int,
-    spoilt: float | None, seed: int,
-) -> None:  # fmt: skip
+    kernels: Kernels,
+    images: int,
+    questions: int,
+    classes: int,
+    levels: int,
+    spoilt: float | None,
+    seed: int,
+) -> None:
     generator = np.random.default_rng(seed)
     # Few levels make ties; images that predict the same at all scales make gates that open.
     steady = generator.integers(0, levels, (1, images, classes))

@@ -49,9 +49,15 @@ def made(kernels: Kernels, images: np.ndarray, size: int, **options: Any) -> np.
 @example(batch=7, side=5, size=20, channels=3, interleaved=True, half=True, normalised="both")
 @example(batch=1, side=1, size=1, channels=1, interleaved=True, half=False, normalised="neither")
 def test_equals_the_definition(
-    kernels: Kernels, batch: int, side: int, size: int, channels: int, interleaved: bool,
-    half: bool, normalised: str,
-) -> None:  # fmt: skip
+    kernels: Kernels,
+    batch: int,
+    side: int,
+    size: int,
+    channels: int,
+    interleaved: bool,
+    half: bool,
+    normalised: str,
+) -> None:
     images = drawn(batch, side, channels, interleaved)
     scale = np.linspace(0.5, 1.5, channels, dtype=np.float32) / 58
     shift = np.linspace(-2, 2, channels, dtype=np.float32)
