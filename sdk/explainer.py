@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from klieg.backends import Backend, Engine, is_device_backend, named_engine
+from klieg.backends import Engine, is_device_backend, named_engine
 from klieg.errors import ImageError, InputError, OptionError, TargetError
 from klieg.explanation import Explanation, concatenate
 from klieg.images.batch import Batch
@@ -23,7 +23,7 @@ from klieg.images.targets import Targets, is_single
 from klieg.kernels.device.array import DeviceArray
 from klieg.kernels.normalisation import as_masks, normalise
 from klieg.methods.model import Maps, Model
-from klieg.model_file.explainer_file import ExplainerInfo, read_explainer
+from klieg.model_file.explainer_file import read_explainer
 from klieg.model_file.methods import (
     Method,
     check_takes_target,
@@ -73,24 +73,34 @@ class Explainer:
             OptionError: there is no such engine, or an option has an impossible value.
         """
         file = read_explainer(path)
-        self._info, self._classes, self._channels = file.info, file.classes, file.channels
-        self._fixed_size, self._outputs = file.fixed_size, file.outputs
+        self.info: Final = file.info
+        """What the explainer file says about itself."""
+        self.outputs: Final = file.outputs
+        """What it computes."""
+        self.classes: Final = file.classes
+        """Number of classes."""
+        self.channels: Final = file.channels
+        """Number of channels of the model's images."""
+        self._fixed_size = file.fixed_size
         with ExitStack() as opened:
-            self._backend = opened.enter_context(_engine(backend, earlier).opened(file))
-            self._intake = Intake(file, self._backend.device)
-            self._model = Model(self._backend, file.info, several_targets=file.several_targets)
+            self.backend: Final = opened.enter_context(_engine(backend, earlier).opened(file))
+            """The engine, for passes of one's own."""
+            self.model: Final = Model(self.backend, file.info, several_targets=file.several_targets)
+            """The classifier as the methods ask it: batches in, checked outputs out."""
+            self._intake = Intake(file, self.backend.device)
             self._on_device: DeviceRunner | None = None
-            if is_device_backend(self._backend):
+            if is_device_backend(self.backend):
                 from klieg.methods.running import DeviceRunner
 
-                self._on_device = DeviceRunner(self._model, self._backend)
+                self._on_device = DeviceRunner(self.model, self.backend)
                 opened.callback(self._on_device.close)
             self._opened = opened.pop_all()
-        self._versions = {
+        self.versions: Final[Mapping[str, str]] = {
             "klieg": importlib.metadata.version("klieg"),
-            **self._backend.versions,
+            **self.backend.versions,
             "explainer_sha256": file.sha256,
         }
+        """What computes: klieg, the engine, the digest of the explainer file."""
 
     def explain(
         self,
@@ -248,7 +258,7 @@ class Explainer:
             OptionError: as `explain`, before there is a photo.
         """
         entry, checked = find_method(name), checked_options(name, options)
-        sizes = chosen_scales(scales, method=name, info=self._info, fixed_size=self._fixed_size)
+        sizes = chosen_scales(scales, method=name, info=self.info, fixed_size=self._fixed_size)
         self.check_outputs(f"method {name!r}", entry.outputs)
 
         def explain(photos: Photos) -> Explanation:
@@ -267,9 +277,9 @@ class Explainer:
                 photos=tuple([photos.photos[i] for i in rows]),
                 names=tuple([photos.names[i] for i in rows]),
                 placements=tuple([placements[i] for i in rows]),
-                class_names=self._info.class_names,
-                probability=self._info.probability,
-                versions=self._versions,
+                class_names=self.info.class_names,
+                probability=self.info.probability,
+                versions=self.versions,
             )
 
         return explain
@@ -291,7 +301,7 @@ class Explainer:
         """
         listed = list(images)
         (photos,) = self.read(listed, batch_size=len(listed))
-        batch, placements = self._intake.fit(photos, self._info.input_size, fit)
+        batch, placements = self._intake.fit(photos, self.info.input_size, fit)
         return batch.images, placements
 
     def _maps(
@@ -305,54 +315,19 @@ class Explainer:
                 f"{method.title} computes on the host, but the images are on a GPU: use 'cameras' "
                 "or 'casm', or pass host arrays"
             )
-        result = method.function(self._model, batch, sizes, **options)
+        result = method.function(self.model, batch, sizes, **options)
         maps, degenerate = (as_masks if method.bounded else normalise)(result.raw)
         return Maps(result.raw, result.logits, result.targets, result.scales_used, maps, degenerate)
-
-    @property
-    def info(self) -> ExplainerInfo:
-        """What the explainer file says about itself."""
-        return self._info
-
-    @property
-    def backend(self) -> Backend:
-        """The engine, for passes of one's own."""
-        return self._backend
-
-    @property
-    def model(self) -> Model:
-        """The classifier as the methods ask it: batches in, checked outputs out."""
-        return self._model
 
     @property
     def passes(self) -> Model:
         """Deprecated name of `model`."""
         warnings.warn("Explainer.passes is now .model", DeprecationWarning, stacklevel=2)
-        return self._model
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self._classes
-
-    @property
-    def channels(self) -> int:
-        """Number of channels of the model's images."""
-        return self._channels
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        """What computes: klieg, the engine, the digest of the explainer file."""
-        return self._versions
-
-    @property
-    def outputs(self) -> frozenset[str]:
-        """What the explainer file computes."""
-        return self._outputs
+        return self.model
 
     def check_outputs(self, name: str, outputs: Iterable[str]) -> None:
         """Raise OptionError if the file lacks an output that `name` needs."""
-        for output in sorted(set(outputs) - self._outputs):
+        for output in sorted(set(outputs) - self.outputs):
             raise OptionError(
                 f"{name} needs the output {output!r}, which this explainer file lacks: export the "
                 f"model again with `{OUTPUTS[output].option}`"
