@@ -13,7 +13,6 @@ import pytest
 import check
 from clock import REPEATS, Clock
 from helpers.cpu_device import CpuDevice
-from helpers.recording_cpu import RecordingCpu
 from klieg.errors import DeviceError
 from klieg.kernels.cuda.kernels import Kernels
 from klieg.kernels.cuda.normalize import normalize
@@ -44,7 +43,7 @@ def test_a_promise_that_does_not_hold_fails() -> None:
 
 
 def test_the_clock_replays_work_on_inputs_in_turn() -> None:
-    clock = Clock(RecordingCpu())
+    clock = Clock(CpuDevice(records=True))
     kernels = Kernels(clock.device)
     raw = [
         DeviceArray.of(clock.device, np.full((1, 4, 4), number, dtype=np.float32))

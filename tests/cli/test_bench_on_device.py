@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from helpers.recording_cpu import RecordingCpu
+from helpers.cpu_device import CpuDevice
 from klieg.backends.onnxruntime.device import MEMORY
 from klieg.cli import main
 from klieg.kernels.device import opening
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> RecordingCpu:
+def device(monkeypatch: pytest.MonkeyPatch) -> CpuDevice:
     """What any name of a device opens; ONNX Runtime's CPU provider computes in its memory."""
-    device = RecordingCpu()
+    device = CpuDevice(records=True)
     monkeypatch.setattr(opening, "open_device", lambda _: device)
     monkeypatch.setitem(MEMORY, "CPUExecutionProvider", "cpu")
     return device
@@ -31,7 +31,7 @@ def bench(*arguments: Any) -> Result:
 
 
 def test_passes_and_maps_of_one_image_and_a_batch(
-    small_explainer_all: Path, device: RecordingCpu
+    small_explainer_all: Path, device: CpuDevice
 ) -> None:
     result = bench(small_explainer_all, "--repeat", 2, "--batch-size", 3)
     assert result.exit_code == 0, result.output
@@ -59,7 +59,7 @@ def test_passes_and_maps_of_one_image_and_a_batch(
     assert device.held == 0
 
 
-def test_a_batch_of_one_is_one_column(small_explainer: Path, device: RecordingCpu) -> None:
+def test_a_batch_of_one_is_one_column(small_explainer: Path, device: CpuDevice) -> None:
     result = bench(small_explainer, "--repeat", 1, "--batch-size", 1)
     assert result.exit_code == 0, result.output
     assert result.output.splitlines()[1].split() == ["1", "image"]
@@ -68,7 +68,7 @@ def test_a_batch_of_one_is_one_column(small_explainer: Path, device: RecordingCp
 
 @pytest.mark.parametrize("option", ["--classifier", "--published"])
 def test_what_compares_on_the_processor(
-    option: str, small_explainer: Path, device: RecordingCpu
+    option: str, small_explainer: Path, device: CpuDevice
 ) -> None:
     result = bench(small_explainer, option, small_explainer)
     assert result.exit_code == 2

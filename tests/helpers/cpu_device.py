@@ -1,11 +1,15 @@
-"""A CUDA device made of the CPU: runs the kernels' own sources, compiled by g++."""
+"""A CUDA device made of the CPU: runs the kernels' own sources, compiled by g++.
+
+The one GPU of the tests that computes; what drives a real one is tried against a recorded driver.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import threading
 import weakref
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from klieg.kernels.device import Argument, Buffer, Kernel
 SHARED_MEMORY = 227 * 1024  # bytes, the most a block may have on architecture 9.0
 LETTERS = {np.uint64: "p", np.int32: "i", np.float32: "f"}
 
+_thread = threading.local()
 _libc = ctypes.CDLL(None)
 _libc.free.argtypes = [ctypes.c_void_p]
 _libc.posix_memalign.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
@@ -34,11 +39,18 @@ class Launch:
     shared: int
 
 
+def recording() -> list[Callable[[], None]] | None:
+    """Return what the calling thread has recorded so far, None where things run at once."""
+    kept: list[Callable[[], None]] | None = getattr(_thread, "recording", None)
+    return kept
+
+
 class CpuDevice:
-    """Host memory, and kernels that have run when `launch` returns.
+    """Host memory, and kernels that have run when `launch` returns, unless they are recorded.
 
     Fresh memory holds 0xFF bytes, NaN as float, so that nothing passes that reads what was not
-    written. `launches` lists what ran.
+    written. `held` counts bytes, of which there are at most `limit`. `launches` lists what ran,
+    `graphs` counts the graphs that were launched.
     """
 
     name = "the CPU in a GPU's place"
@@ -46,19 +58,30 @@ class CpuDevice:
     index = 0
     architecture = (9, 0)
     stream = 0
-    records = False
     versions: Mapping[str, str] = {"shim": "1"}
     kernel_code = b"the sources themselves"
 
-    def __init__(self, sources: Sequence[Path] | None = None) -> None:
-        """Use these .cu files instead of the package's."""
+    def __init__(self, sources: Sequence[Path] | None = None, *, records: bool = False) -> None:
+        """Use these .cu files instead of the package's, and record graphs if asked to."""
+        self.records = records
+        self.graphs, self.held, self.limit = 0, 0, 10**9
         self._sources = sorted(KERNELS.glob("*.cu")) if sources is None else list(sources)
         self.launches: list[Launch] = []
 
     def allocate(self, size: int) -> HostBuffer:
-        return HostBuffer(size)
+        assert recording() is None
+        if self.held + size > self.limit:
+            raise DeviceMemoryError(f"{size} bytes asked for, {self.limit - self.held} are left")
+        buffer = HostBuffer(size)
+        self.held += size
+        weakref.finalize(buffer, self._free, size)
+        return buffer
+
+    def _free(self, size: int) -> None:
+        self.held -= size
 
     def copy_in(self, source: NDArray[Any], destination: Buffer) -> None:
+        assert recording() is None
         assert source.flags.c_contiguous
         assert source.nbytes <= destination.size
         ctypes.memmove(destination.pointer, source.ctypes.data, source.nbytes)
@@ -69,6 +92,7 @@ class CpuDevice:
         ctypes.memmove(destination.ctypes.data, source.pointer, destination.nbytes)
 
     def copy_across(self, source: Buffer, destination: Buffer) -> None:
+        assert recording() is None
         assert source.size <= destination.size
         ctypes.memmove(destination.pointer, source.pointer, source.size)
 
@@ -91,8 +115,15 @@ class CpuDevice:
             raise DeviceError(f"{kernel.name}: grid {grid}, expected 1..2^31-1, 1..65535, 1..65535")
         if not 0 <= shared <= SHARED_MEMORY:
             raise DeviceError(f"{kernel.name}: {shared} bytes shared, at most {SHARED_MEMORY}")
-        kernel(grid, block, shared, arguments)
-        self.launches.append(Launch(kernel.name, grid, shared))
+
+        def work() -> None:
+            kernel(grid, block, shared, arguments)
+            self.launches.append(Launch(kernel.name, grid, shared))
+
+        if (kept := recording()) is None:
+            work()
+        else:
+            kept.append(work)
 
     def synchronise(self) -> None:
         pass
@@ -106,11 +137,31 @@ class CpuDevice:
     def activated(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def capture(self) -> AbstractContextManager[Any]:
-        raise DeviceError("the CPU records no graphs")
+    @contextmanager
+    def capture(self) -> Iterator[CpuGraph]:
+        if not self.records:
+            raise DeviceError("this device records no graphs")
+        _thread.recording = kept = []
+        try:
+            yield CpuGraph(self, kept)
+        finally:
+            _thread.recording = None
 
     def close(self) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class CpuGraph:
+    """Launches that were recorded."""
+
+    device: CpuDevice
+    recorded: list[Callable[[], None]]
+
+    def launch(self) -> None:
+        self.device.graphs += 1
+        for work in self.recorded:
+            work()
 
 
 class HostBuffer:

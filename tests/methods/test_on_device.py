@@ -11,7 +11,6 @@ import onnx
 import pytest
 
 from helpers.cpu_device import CpuDevice
-from helpers.recording_cpu import RecordingCpu
 from helpers.small_net import MEAN, STD, small_net
 from klieg import Explainer, Explanation, OnnxRuntime, TensorRT
 from klieg.backends import named_engine
@@ -237,7 +236,7 @@ def test_nan_in_the_logits(small_explainer: Path, tmp_path: Path) -> None:
 def test_memory_that_runs_out_is_freed(
     small_explainer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device, waited = RecordingCpu(), []
+    device, waited = CpuDevice(records=True), []
     with opened(small_explainer, device) as explainer:
         truth = explainer.explain(photos(4), scales=SCALES)
         assert device.held == 0

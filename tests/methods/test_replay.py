@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from helpers.cpu_device import CpuDevice
-from helpers.recording_cpu import RecordingCpu
+from helpers.cpu_device import CpuDevice, recording
 from klieg.errors import BackendError, DeviceError, NumericalError
 from klieg.images.batch import Batch
 from klieg.kernels.cuda.kernels import Kernels
@@ -92,7 +91,7 @@ def assert_equal(got: Maps, truth: Maps) -> None:
 
 
 def test_replayed_batches_equal_those_that_run() -> None:
-    device = RecordingCpu()
+    device = CpuDevice(records=True)
     plain, replayed = running(CpuDevice()), running(device, replays=True)
     for seed in range(5):
         target = seed % 3 - 1
@@ -109,7 +108,7 @@ def test_replayed_batches_equal_those_that_run() -> None:
     ids=["one class", "several classes"],
 )
 def test_images_on_the_device_are_replayed(owner: list[int], dtype: type) -> None:
-    device = RecordingCpu()
+    device = CpuDevice(records=True)
     plain, replayed = running(CpuDevice()), running(device, replays=True)
     for seed in range(4):
         images = batch(seed).images.astype(dtype).astype(np.float32)  # whole numbers for uint8
@@ -123,7 +122,7 @@ def test_images_on_the_device_are_replayed(owner: list[int], dtype: type) -> Non
 
 
 def test_images_are_copied_before_the_graph_and_waited_for() -> None:
-    class Noting(RecordingCpu):
+    class Noting(CpuDevice):
         noted: ClassVar[list[str]] = []
 
         def copy_across(self, source: Any, destination: Any) -> None:
@@ -135,13 +134,13 @@ def test_images_are_copied_before_the_graph_and_waited_for() -> None:
             super().copy_out(source, destination)
 
         def launch(self, *arguments: Any, **options: Any) -> None:
-            self.noted.append("launch" if self.recording is None else "record")
+            self.noted.append("launch" if recording() is None else "record")
             super().launch(*arguments, **options)
 
         def synchronise(self) -> None:
             self.noted.append("wait")
 
-    device = Noting()
+    device = Noting(records=True)
     replayed = running(device, replays=True)
     for kinds in (
         ["launch", "wait"],  # read where they lie
@@ -156,7 +155,7 @@ def test_images_are_copied_before_the_graph_and_waited_for() -> None:
 
 
 def test_images_from_both_places_share_a_graph_if_they_are_of_one_type() -> None:
-    device = RecordingCpu()
+    device = CpuDevice(records=True)
     plain, replayed = running(CpuDevice()), running(device, replays=True)
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 16)).astype(np.float32)
     host = Batch.single(images, np.zeros(2, np.int64))  # [2, 16, 16, 16], channels first or last
@@ -170,7 +169,7 @@ def test_images_from_both_places_share_a_graph_if_they_are_of_one_type() -> None
 
 
 def test_another_form_is_another_graph() -> None:
-    device = RecordingCpu()
+    device = CpuDevice(records=True)
     replayed = running(device, replays=True)
     for count, sizes in ((1, (16, 24)), (2, (16, 24)), (1, (16, 20)), (1, (16, 24))) * 3:
         assert replayed(batch(0, count), CAMERAS, sizes).maps.shape == (count, 16, 16)
@@ -178,7 +177,7 @@ def test_another_form_is_another_graph() -> None:
 
 
 def test_only_the_last_forms_are_kept() -> None:
-    device = RecordingCpu()
+    device = CpuDevice(records=True)
     replayed = running(device, replays=True)
     for _ in range(3):
         for count in range(1, PLANS + 2):
@@ -187,7 +186,7 @@ def test_only_the_last_forms_are_kept() -> None:
 
 
 def test_a_failure_does_not_stay() -> None:
-    device = RecordingCpu()
+    device = CpuDevice(records=True)
     replayed = running(device, replays=True)
     bad = batch(0)
     bad.images[1, 0, 0, 0] = np.nan
@@ -209,7 +208,7 @@ def test_memory_asked_for_in_another_order_is_an_error() -> None:
             DeviceArray.empty(workspace, (self.calls,), np.float32)
             return super().enqueue(*arguments, workspace=workspace)
 
-    backend = Moody(RecordingCpu(), replays=True)
+    backend = Moody(CpuDevice(records=True), replays=True)
     moody = DeviceRunner(Model(backend, INFO), backend)
     moody(batch(0), CAMERAS, (16,))
     with pytest.raises(DeviceError, match="asked for different memory"):
@@ -217,7 +216,7 @@ def test_memory_asked_for_in_another_order_is_an_error() -> None:
 
 
 def test_a_form_too_large_to_keep_is_run_as_it_is() -> None:
-    device = RecordingCpu()
+    device = CpuDevice(records=True)
     replayed = running(device, replays=True)
     kept = [replayed(batch(0, 1), CAMERAS, (16,)) for _ in range(3)]
     assert device.graphs == 1
@@ -233,7 +232,7 @@ def test_a_form_too_large_to_keep_is_run_as_it_is() -> None:
 
 
 def test_closing_frees_what_is_kept() -> None:
-    device = RecordingCpu()
+    device = CpuDevice(records=True)
     replayed = running(device, replays=True)
     for _ in range(3):
         replayed(batch(0), CAMERAS, (16, 24))
@@ -244,7 +243,7 @@ def test_closing_frees_what_is_kept() -> None:
 
 
 def test_threads_take_turns() -> None:
-    replayed = running(RecordingCpu(), replays=True)
+    replayed = running(CpuDevice(records=True), replays=True)
     seeds = list(range(8))
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda seed: replayed(batch(seed), CAMERAS, (16, 24)), seeds))

@@ -1,19 +1,18 @@
-"""A GPU made of host memory, for whoever only allocates and copies."""
+"""The CPU as the GPU that fake TensorRT computes on: it has a context, and it can be lost."""
 
 from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from helpers.cpu_device import CpuDevice, HostBuffer
 from klieg.errors import DeviceError, DeviceMemoryError
-from klieg.kernels.device import Argument, Buffer, Kernel, Module
 
 STREAM = 0x57AE
 
@@ -25,37 +24,20 @@ def active() -> bool:
     return getattr(_active, "depth", 0) > 0
 
 
-def recording() -> list[Callable[[], None]] | None:
-    """Return what the calling thread has recorded so far, None where things run at once."""
-    kept: list[Callable[[], None]] | None = getattr(_active, "recording", None)
-    return kept
+class FakeGpu(CpuDevice):
+    """`free` is the largest allocation that there is room for. When `lost` every call fails."""
 
-
-@dataclass(frozen=True)
-class Memory:
-    pointer: int
-    size: int
-    owner: Any
-
-
-class FakeGpu:
-    """Fresh memory holds 0xFF bytes, NaN as float; `free` bytes are left.
-
-    When `lost` is set every call fails. `graphs` counts the graphs that were launched.
-    """
-
-    records = True
+    label = "cuda.core:0"
+    stream = STREAM
+    versions: Mapping[str, str] = {"cuda driver": "13.0"}
 
     def __init__(
         self, name: str = "NVIDIA Test", architecture: tuple[int, int] = (9, 0), free: int = 2**24
     ) -> None:
-        self.name, self.architecture, self.stream = name, architecture, STREAM
-        self.index, self.label = 0, "cuda.core:0"
-        self.versions: Mapping[str, str] = {"cuda driver": "13.0"}
-        self.free = free
+        super().__init__(records=True)
+        self.name, self.architecture, self.free = name, architecture, free
         self.synchronised = 0
         self.closed = self.lost = False
-        self.graphs = 0
 
     @contextmanager
     def activated(self) -> Iterator[None]:
@@ -67,27 +49,10 @@ class FakeGpu:
         finally:
             _active.depth -= 1
 
-    def allocate(self, size: int) -> Memory:
-        assert recording() is None
+    def allocate(self, size: int) -> HostBuffer:
         if size > self.free:
             raise DeviceMemoryError(f"{size} bytes asked for, {self.free} left: smaller batches")
-        memory = ctypes.create_string_buffer(b"\xff" * (size + 256), size + 256)
-        return Memory((ctypes.addressof(memory) + 255) // 256 * 256, size, memory)
-
-    def copy_in(self, source: NDArray[Any], destination: Buffer) -> None:
-        assert recording() is None
-        assert source.flags.c_contiguous
-        assert source.nbytes <= destination.size
-        ctypes.memmove(destination.pointer, source.ctypes.data, source.nbytes)
-
-    def copy_out(self, source: Buffer, destination: NDArray[Any]) -> None:
-        assert destination.nbytes <= source.size
-        ctypes.memmove(destination.ctypes.data, source.pointer, destination.nbytes)
-
-    def copy_across(self, source: Buffer, destination: Buffer) -> None:
-        assert recording() is None
-        assert source.size <= destination.size
-        ctypes.memmove(destination.pointer, source.pointer, source.size)
+        return super().allocate(size)
 
     def synchronise(self) -> None:
         if self.lost:
@@ -96,45 +61,6 @@ class FakeGpu:
 
     def close(self) -> None:
         self.closed = True
-
-    def load(self, code: bytes) -> Module:
-        raise AssertionError("TensorRT computes, and nothing else, in these tests")
-
-    def launch(
-        self,
-        kernel: Kernel,
-        grid: tuple[int, int, int],
-        block: int,
-        arguments: Sequence[Argument],
-        *,
-        shared: int = 0,
-    ) -> None:
-        raise AssertionError("TensorRT computes, and nothing else, in these tests")
-
-    def gpu_of(self, pointer: int) -> int | None:
-        raise AssertionError("TensorRT computes, and nothing else, in these tests")
-
-    def wait_for(self, stream: int) -> None:
-        raise AssertionError("TensorRT computes, and nothing else, in these tests")
-
-    @contextmanager
-    def capture(self) -> Iterator[FakeGraph]:
-        _active.recording = kept = []
-        try:
-            yield FakeGraph(self, kept)
-        finally:
-            _active.recording = None
-
-
-@dataclass(frozen=True)
-class FakeGraph:
-    gpu: FakeGpu
-    recorded: list[Callable[[], None]]
-
-    def launch(self) -> None:
-        self.gpu.graphs += 1
-        for work in self.recorded:
-            work()
 
 
 def view(pointer: int, shape: Sequence[int], dtype: Any) -> NDArray[Any]:

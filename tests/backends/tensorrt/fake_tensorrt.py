@@ -21,7 +21,8 @@ from unittest.mock import Mock
 
 import numpy as np
 
-from fake_gpu import STREAM, active, recording, view
+from fake_gpu import STREAM, active, view
+from helpers.cpu_device import recording
 from klieg.model_file.onnx_file import OnnxFacts, read_onnx
 
 ALL_OUTPUTS = (

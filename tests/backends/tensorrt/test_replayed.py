@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from fake_gpu import FakeGpu, recording
+from fake_gpu import FakeGpu
 from fake_tensorrt import names
-from helpers.cpu_device import CpuDevice
 from klieg import Explainer, TensorRT
 from klieg.backends.tensorrt.backend import TensorRTBackend
 from klieg.backends.tensorrt.cache import EngineCache, Entry
 from klieg.cli import main
-from klieg.kernels.device import Argument, Kernel, Module, opening
+from klieg.kernels.device import opening
 from klieg.kernels.device.replay import PLANS
 from klieg.model_file.explainer_file import read_explainer
 
@@ -25,45 +24,9 @@ Put = Callable[..., Entry]
 SIZES = (32, 46, 61)
 
 
-class LaunchingGpu(FakeGpu):
-    """A fake GPU that also runs klieg's kernels, on the CPU."""
-
-    kernel_code = CpuDevice.kernel_code
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cpu = CpuDevice()
-
-    def load(self, code: bytes) -> Module:
-        return self.cpu.load(code)
-
-    def launch(
-        self,
-        kernel: Kernel,
-        grid: tuple[int, int, int],
-        block: int,
-        arguments: Sequence[Argument],
-        *,
-        shared: int = 0,
-    ) -> None:
-        def work() -> None:
-            self.cpu.launch(kernel, grid, block, arguments, shared=shared)
-
-        kept = recording()
-        if kept is None:
-            work()
-        else:
-            kept.append(work)
-
-
-@pytest.fixture
-def gpu() -> LaunchingGpu:
-    return LaunchingGpu()
-
-
 @pytest.fixture
 def explainers(
-    put: Put, gpu: LaunchingGpu, cache: EngineCache, small_explainer: Path
+    put: Put, gpu: FakeGpu, cache: EngineCache, small_explainer: Path
 ) -> dict[bool, Explainer]:
     """One that does not replay and one that does."""
     put(*SIZES, max_batch=PLANS + 1)
@@ -89,7 +52,7 @@ def explain(explainers: dict[bool, Explainer]) -> Callable[..., np.ndarray]:
 
 
 def test_recorded_contexts_are_left_alone(
-    explain: Callable[..., np.ndarray], gpu: LaunchingGpu, trt: Any
+    explain: Callable[..., np.ndarray], gpu: FakeGpu, trt: Any
 ) -> None:
     for seed in range(4):  # of each form: as it is, recorded, replayed twice
         for count, sizes in ((2, SIZES), (3, SIZES), (2, SIZES[:2])):
@@ -115,7 +78,7 @@ def test_contexts_die_with_their_layout(
 
 def test_bench_measures_the_replay(
     put: Put,
-    gpu: LaunchingGpu,
+    gpu: FakeGpu,
     cache: EngineCache,
     small_explainer: Path,
     monkeypatch: pytest.MonkeyPatch,
