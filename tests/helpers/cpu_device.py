@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +116,11 @@ class CpuDevice:
             raise DeviceError(f"{kernel.name}: grid {grid}, expected 1..2^31-1, 1..65535, 1..65535")
         if not 0 <= shared <= SHARED_MEMORY:
             raise DeviceError(f"{kernel.name}: {shared} bytes shared, at most {SHARED_MEMORY}")
-
-        def work() -> None:
-            kernel(grid, block, shared, arguments)
-            self.launches.append(Launch(kernel.name, grid, shared))
-
-        if (kept := recording()) is None:
-            work()
-        else:
-            kept.append(work)
+        if (kept := recording()) is not None:
+            kept.append(partial(self.launch, kernel, grid, block, arguments, shared=shared))
+            return
+        kernel(grid, block, shared, arguments)
+        self.launches.append(Launch(kernel.name, grid, shared))
 
     def synchronise(self) -> None:
         pass
