@@ -199,20 +199,28 @@ def test_a_failure_does_not_stay() -> None:
     np.testing.assert_array_equal(got.maps, truth.maps)
 
 
-def test_memory_asked_for_in_another_order_is_an_error() -> None:
+@pytest.mark.parametrize(
+    "moody",
+    [
+        lambda calls, workspace: DeviceArray.empty(workspace, (calls,), np.float32),
+        lambda calls, workspace: DeviceArray.of(workspace, np.array([calls])),
+    ],
+    ids=["memory", "constants"],
+)
+def test_other_memory_or_constants_in_the_same_batch_are_an_error(moody: Any) -> None:
     class Moody(Launching):
         calls = 0
 
         def enqueue(self, *arguments: Any, workspace: Workspace) -> list[DeviceArray]:
             self.calls += 1
-            DeviceArray.empty(workspace, (self.calls,), np.float32)
+            moody(self.calls, workspace)
             return super().enqueue(*arguments, workspace=workspace)
 
     backend = Moody(CpuDevice(records=True), replays=True)
-    moody = DeviceRunner(Model(backend, INFO), backend)
-    moody(batch(0), CAMERAS, (16,))
+    runner = DeviceRunner(Model(backend, INFO), backend)
+    runner(batch(0), CAMERAS, (16,))
     with pytest.raises(DeviceError, match="asked for different memory"):
-        moody(batch(0), CAMERAS, (16,))
+        runner(batch(0), CAMERAS, (16,))
 
 
 def test_a_form_too_large_to_keep_is_run_as_it_is() -> None:
