@@ -8,7 +8,7 @@ TENSORRT_BINDINGS := 10.16.1.11 11.4.0.106
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=2000000000
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types kernels gpu-check install clean
+.PHONY: demo test test-long lint types kernels gpu-check install clean
 .DEFAULT_GOAL := demo
 
 demo: install demo/efficientnet-lite0.onnx demo/photos
@@ -25,6 +25,10 @@ demo/photos: | install
 
 test: install lint types
 	$(KEEP_MEMORY) $(BIN)/pytest
+
+# What takes longest, network by network, and would keep `make test` from ending within 20 minutes.
+test-long: install
+	$(KEEP_MEMORY) $(BIN)/pytest -m long
 
 # One compressed file with klieg's CUDA kernels for all GPUs; needs nvcc 13 and takes a minute.
 kernels: install

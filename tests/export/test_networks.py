@@ -57,7 +57,18 @@ KINKS = {
 SMOOTH = {network.name for network in NETWORKS} - KINKS
 
 
-@pytest.fixture(scope="module", params=NETWORKS, ids=lambda network: network.name)
+LONG = {"vgg16", "alexnet", "densenet121", "inception_v3"}
+"""Minutes, and of a kind that others show as well."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(network, marks=[pytest.mark.long] if network.name in LONG else [])
+        for network in NETWORKS
+    ],
+    ids=lambda network: network.name,
+)
 def graphs(request: pytest.FixtureRequest) -> NetworkGraphs:
     network: Network = request.param
     return NetworkGraphs(network, size=network.smallest)
