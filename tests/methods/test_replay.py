@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -251,7 +252,11 @@ def test_closing_frees_what_is_kept() -> None:
 
 
 def test_threads_take_turns() -> None:
-    replayed = running(CpuDevice(records=True), replays=True)
+    class Waiting(CpuDevice):
+        def synchronise(self) -> None:
+            time.sleep(0.005)  # results lie there, not copied yet: another batch would overwrite
+
+    replayed = running(Waiting(records=True), replays=True)
     seeds = list(range(8))
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda seed: replayed(batch(seed), CAMERAS, (16, 24)), seeds))
