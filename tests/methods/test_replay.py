@@ -257,6 +257,8 @@ def test_threads_take_turns() -> None:
             time.sleep(0.005)  # results lie there, not copied yet: another batch would overwrite
 
     replayed = running(Waiting(records=True), replays=True)
+    for _ in range(2):
+        replayed(batch(0), CAMERAS, (16, 24))  # from now on every batch is a launch of one graph
     seeds = list(range(8))
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda seed: replayed(batch(seed), CAMERAS, (16, 24)), seeds))
