@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import groupby
 from typing import Any, ClassVar
 
@@ -251,18 +250,24 @@ def test_closing_frees_what_is_kept() -> None:
     assert device.graphs == 1
 
 
-def test_threads_take_turns() -> None:
-    class Waiting(CpuDevice):
-        def synchronise(self) -> None:
-            time.sleep(0.005)  # results lie there, not copied yet: another batch would overwrite
+def test_a_batch_waits_until_the_results_of_the_one_before_are_copied() -> None:
+    others: list[Future[Any]] = []
 
-    replayed = running(Waiting(records=True), replays=True)
+    class Interrupted(CpuDevice):
+        def synchronise(self) -> None:
+            """Let another thread ask for a batch while results lie there, not copied yet."""
+            if not others and self.graphs == 1:
+                others.append(pool.submit(replayed, batch(2), CAMERAS, (16, 24)))
+                wait(others, timeout=0.5)
+
+    device = Interrupted(records=True)
+    replayed = running(device, replays=True)
     for _ in range(2):
-        replayed(batch(0), CAMERAS, (16, 24))  # from now on every batch is a launch of one graph
-    seeds = list(range(8))
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda seed: replayed(batch(seed), CAMERAS, (16, 24)), seeds))
+        replayed(batch(0), CAMERAS, (16, 24))  # run as it is, and recorded
+    with ThreadPoolExecutor(1) as pool:
+        got = {1: replayed(batch(1), CAMERAS, (16, 24))}
+        got[2] = others[0].result()
+    assert device.graphs == 2
     plain = running(CpuDevice())
-    for seed, got in zip(seeds, found, strict=True):
-        truth = plain(batch(seed), CAMERAS, (16, 24))
-        np.testing.assert_array_equal(got.maps, truth.maps)
+    for seed, maps in got.items():
+        assert_equal(maps, plain(batch(seed), CAMERAS, (16, 24)))
