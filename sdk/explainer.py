@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from numbers import Integral
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -25,13 +26,14 @@ from klieg.kernels.normalisation import as_masks, normalise
 from klieg.methods.model import Maps, Model
 from klieg.model_file.explainer_file import read_explainer
 from klieg.model_file.methods import (
+    METHODS,
     Method,
     check_takes_target,
     checked_options,
     chosen_scales,
     find_method,
 )
-from klieg.model_file.outputs import OUTPUTS
+from klieg.model_file.outputs import remedy
 
 if TYPE_CHECKING:
     from klieg.methods.running import DeviceRunner
@@ -204,7 +206,7 @@ class Explainer:
         photos = self.read(
             images, target=target, batch_size=batch_size, on_image_error=on_image_error
         )
-        return map(explain, photos)
+        return (explain(part) for part in photos)
 
     def read(
         self,
@@ -232,8 +234,8 @@ class Explainer:
         Raises:
             KliegError: as `explain_iter`.
         """
-        if batch_size < 1:
-            raise OptionError(f"batch_size is {batch_size}, expected at least 1")
+        if not isinstance(batch_size, Integral) or batch_size < 1:
+            raise OptionError(f"batch_size is {batch_size!r}, expected a whole number from 1 on")
         return self._intake.read(
             images, target, batch_size=batch_size, on_image_error=on_image_error
         )
@@ -300,6 +302,8 @@ class Explainer:
             ImageError: as `explain`.
         """
         listed = list(images)
+        if not listed:
+            raise InputError("got no images, expected at least one")
         (photos,) = self.read(listed, batch_size=len(listed))
         batch, placements = self._intake.fit(photos, self.info.input_size, fit)
         return batch.images, placements
@@ -311,9 +315,10 @@ class Explainer:
         if self._on_device is not None and method.on_device is not None:
             return self._on_device(batch, method, sizes)
         if isinstance(batch.images, DeviceArray):
+            others = ", ".join(name for name, one in METHODS.items() if one.on_device)
             raise OptionError(
-                f"{method.title} computes on the host, but the images are on a GPU: use 'cameras' "
-                "or 'casm', or pass host arrays"
+                f"{method.title} computes on the host, but the images are on a GPU: pass host "
+                f"arrays, or use one of {others}"
             )
         result = method.function(self.model, batch, sizes, **options)
         maps, degenerate = (as_masks if method.bounded else normalise)(result.raw)
@@ -329,8 +334,8 @@ class Explainer:
         """Raise OptionError if the file lacks an output that `name` needs."""
         for output in sorted(set(outputs) - self.outputs):
             raise OptionError(
-                f"{name} needs the output {output!r}, which this explainer file lacks: export the "
-                f"model again with `{OUTPUTS[output].option}`"
+                f"{name} needs the output {output!r}, which this explainer file lacks: "
+                f"{remedy(output)}"
             )
 
     def close(self) -> None:
@@ -357,12 +362,13 @@ def _engine(backend: str | Engine, earlier: Mapping[str, Any]) -> Engine:
                 f"got the options {', '.join(earlier)} beside an engine: give them to the engine"
             )
         return backend
-    engine = named_engine(backend, **earlier)
+    given = {name: value for name, value in earlier.items() if value not in (None, False)}
+    engine = named_engine(backend, **given)
     if earlier:
-        options = ", ".join(f"{option}=..." for option in earlier)
-        given = f"klieg.{type(engine).__name__}({options})"
+        options = ", ".join(f"{option}=..." for option in given)
+        instead = f"klieg.{type(engine).__name__}({options})"
         warnings.warn(
-            f"options of an engine are given to it: backend={given}",
+            f"options of an engine are given to it: backend={instead}",
             DeprecationWarning,
             stacklevel=3,
         )

@@ -11,11 +11,13 @@ asked for by its name:
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal
 
 Group = Literal["klieg.backends", "klieg.formats", "klieg.methods", "klieg.pictures"]
 
 
+@cache
 def extension(group: Group, name: str) -> Any | None:
     """Load what an installed package adds under a name; None if none does."""
     from importlib.metadata import entry_points

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tracemalloc
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.small_net import MEAN, NAMES, STD, small_net
-from klieg import Explainer
+from klieg import Explainer, OnnxRuntime
 from klieg.errors import (
     ImageDecodeError,
     ImageError,
+    InputError,
     OptionError,
     TargetError,
 )
@@ -278,3 +280,33 @@ def test_prepared_images_are_what_a_method_passes(small_explainer: Path, fit: An
         assert images.shape == (3, 3, 32, 32)
         assert placements == explanation.placements
         np.testing.assert_array_equal(explainer.model.logits(images), explanation.logits)
+
+
+def test_what_an_explainer_hands_out_works_without_it(small_explainer: Path) -> None:
+    images = np.zeros((1, 3, 32, 32), np.float32)
+    assert Explainer(small_explainer).model.logits(images).shape == (1, 5)
+    engine = Explainer(small_explainer, backend=OnnxRuntime(threads=1)).backend
+    assert engine.run(images, np.zeros(1, np.int64), ["logits"])[0].shape == (1, 5)
+
+
+def test_a_stream_can_be_closed_and_is_lazy(small_explainer: Path) -> None:
+    asked = []
+
+    def photos() -> Iterator[np.ndarray]:
+        for number in range(9):
+            asked.append(number)
+            yield np.full((40, 40, 3), number, np.uint8)
+
+    with Explainer(small_explainer) as explainer:
+        with contextlib.closing(explainer.explain_iter(photos(), batch_size=2)) as stream:
+            assert asked == []
+            next(stream)
+        assert len(asked) <= 4
+        with pytest.raises(StopIteration):
+            next(stream)
+        with pytest.raises(InputError, match="got no images"):
+            explainer.prepare([])
+        with pytest.raises(OptionError, match=r"batch_size is 2\.5"):
+            explainer.read(photos(), batch_size=2.5)  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match=r"'nope', which .* no klieg exports it"):
+            explainer.check_outputs("mine", {"nope"})

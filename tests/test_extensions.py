@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -153,16 +154,21 @@ def test_one_of_each_from_another_package(
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "message", "code"),
     [
-        (("--method", "no"), "unknown method 'no', expected one of cameras, .*, doubled"),
-        (("--backend", "no"), "unknown backend 'no', expected one of .*'traced'"),
-        (("--format", "no"), "unknown format 'no', expected one of png, npy, views, text"),
-        (("--backend", "traced", "--threads", "2"), "backend 'traced' has no option 'threads'"),
+        (("--method", "no"), "unknown method 'no', expected one of cameras, .*, doubled", 2),
+        (("--backend", "no"), "unknown backend 'no', expected one of .*'traced'", 2),
+        (("--format", "no"), "unknown format 'no', expected one of png, npy, views, text", 1),
+        (("--backend", "traced", "--threads", "2"), "backend 'traced' has no option 'threads'", 1),
     ],
 )
 def test_unknown_names_list_what_is_installed(
-    installed: Path, small_explainer: Path, tmp_path: Path, options: tuple[str, ...], message: str
+    installed: Path,
+    small_explainer: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    message: str,
+    code: int,
 ) -> None:
     done = run(
         installed,
@@ -176,7 +182,37 @@ def test_unknown_names_list_what_is_installed(
         "out",
         *options,
     )
-    assert done.returncode == 1
+    assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert re.search(message, done.stderr.replace("\n", " ")), done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_methods_of_another_package_are_evaluated_and_tested(
+    installed: Path, small_explainer: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data/images").mkdir(parents=True)
+    photo = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "data/images/a.png"), photo)
+    (tmp_path / "data/boxes.csv").write_text("file,name,xmin,ymin,xmax,ymax\na.png,ant,3,3,20,20\n")
+    for command, what, more in (
+        ("evaluate", "data", ()),
+        ("sanity", "data/images", ("--similarities", "spearman")),
+    ):
+        done = run(
+            installed,
+            tmp_path,
+            "-c",
+            "from klieg.cli import main; main()",
+            command,
+            small_explainer,
+            what,
+            "-o",
+            command,
+            "--methods",
+            "doubled,gradcam",
+            *more,
+        )
+        assert done.returncode == 0, done.stderr
+    found = (tmp_path / "evaluate/summary.md").read_text()
+    assert "Doubled" in found or "doubled" in found

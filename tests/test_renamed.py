@@ -35,6 +35,8 @@ def test_options_of_an_engine_given_to_the_explainer_warn(small_explainer: Path)
         explainer = klieg.Explainer(small_explainer, threads=1)
     with explainer, pytest.warns(DeprecationWarning, match=r"is now \.model"):
         assert explainer.passes is explainer.model
+    with pytest.warns(DeprecationWarning, match="options of an engine"):
+        klieg.Explainer(small_explainer, replay=False, engines=None).close()
     with pytest.raises(klieg.KliegError, match="beside an engine"):
         klieg.Explainer(small_explainer, backend=klieg.OnnxRuntime(), threads=1)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from klieg.errors import DeviceError, OptionError
@@ -51,23 +49,6 @@ def open_device(name: str, *, index: int | None = None, stream: object | None = 
         raise DeviceError(
             f"the package {package} cannot be imported ({error}): pip install 'klieg[{extra}]'"
         ) from error
-
-
-@contextmanager
-def lent_device(device: str | CudaDevice) -> Iterator[CudaDevice]:
-    """Lend a device: one opened by its name is closed at the end, one handed over stays open.
-
-    Raises:
-        OptionError, DeviceError: see `open_device`.
-    """
-    if not isinstance(device, str):
-        yield device
-        return
-    opened = open_device(device)
-    try:
-        yield opened
-    finally:
-        opened.close()
 
 
 def _driver(index: int) -> Libcuda:

@@ -24,21 +24,30 @@ BACKENDS: Final[Mapping[str, str]] = MappingProxyType(
 """Engines by name, as module:class; installed packages add theirs, see `klieg.extensions`."""
 
 
+def find_engine(name: str) -> Callable[..., Engine]:
+    """Return the class of an engine by its name.
+
+    Raises:
+        OptionError: neither klieg nor an installed package has it.
+    """
+    if name in BACKENDS:
+        module, attribute = BACKENDS[name].split(":")
+        found: Callable[..., Engine] = getattr(importlib.import_module(module), attribute)
+        return found
+    added: Callable[..., Engine] | None = extension("klieg.backends", name)
+    if added is None:
+        known = sorted({*BACKENDS, *extension_names("klieg.backends")})
+        raise OptionError(f"unknown backend {name!r}, expected one of {known}")
+    return added
+
+
 def named_engine(name: str, **options: Any) -> Engine:
     """Return an engine by its name, with its options.
 
     Raises:
         OptionError: there is no such engine, or it has no such option.
     """
-    make: Callable[..., Engine] | None
-    if name in BACKENDS:
-        module, attribute = BACKENDS[name].split(":")
-        make = getattr(importlib.import_module(module), attribute)
-    else:
-        make = extension("klieg.backends", name)
-    if make is None:
-        known = sorted({*BACKENDS, *extension_names("klieg.backends")})
-        raise OptionError(f"unknown backend {name!r}, expected one of {known}")
+    make = find_engine(name)
     possible = inspect.signature(make).parameters
     if unknown := [option for option in options if option not in possible]:
         raise OptionError(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Protocol, TypeGuard
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +104,42 @@ class DeviceBackend(Backend, Protocol):
         Raises:
             BackendError: the engine failed, or holds no profile for this size.
         """
+
+
+def opened_on(
+    device: str | CudaDevice, make: Callable[[CudaDevice], Backend]
+) -> AbstractContextManager[Backend]:
+    """Load a file on a device: one opened here by its name is closed with the backend.
+
+    This is no generator: whoever still uses the backend keeps it, though the context is dropped.
+
+    Raises:
+        OptionError, DeviceError: see `open_device`.
+    """
+    if not isinstance(device, str):
+        return closing(make(device))
+    from klieg.kernels.device import opening
+
+    opened = opening.open_device(device)
+    try:
+        return _WithDevice(make(opened), opened)
+    except BaseException:
+        opened.close()
+        raise
+
+
+class _WithDevice(closing[Backend]):
+    """Closes a backend and then its device."""
+
+    def __init__(self, backend: Backend, device: CudaDevice) -> None:
+        super().__init__(backend)
+        self._device = device
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            super().__exit__(*error)
+        finally:
+            self._device.close()
 
 
 def is_device_backend(backend: Backend) -> TypeGuard[DeviceBackend]:

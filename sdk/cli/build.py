@@ -122,7 +122,7 @@ def _sizes_by_outputs(
 ) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Return the image sizes of each set of outputs that a method needs, both in order."""
     from klieg.model_file.methods import chosen_scales
-    from klieg.model_file.outputs import OUTPUTS
+    from klieg.model_file.outputs import remedy
 
     if not methods:
         raise OptionError("got no methods, expected at least one, such as --methods cameras")
@@ -133,7 +133,7 @@ def _sizes_by_outputs(
         if missing:
             raise OptionError(
                 f"method {name!r} needs the output {missing[0]!r}, which {file.path} lacks: "
-                f"export the model again with `{OUTPUTS[missing[0]].option}`"
+                f"{remedy(missing[0])}"
             )
         # The first scale is that of the maps, and the only one of most methods.
         given = scales if scales is None or method.multi_scale else scales[:1]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from klieg.cli.parameters import Known
+
 if TYPE_CHECKING:
     from klieg.explainer import Explainer
 
@@ -18,12 +20,20 @@ ENGINES: Final = click.option(
     help="Folder of TensorRT engines. Default: $KLIEG_ENGINES, or klieg/engines in the user's "
     "cache.",
 )
+
+
+def _known_engine(name: str) -> object:
+    from klieg.backends import find_engine
+
+    return find_engine(name)
+
+
 _OPTIONS: Final = (
     click.option(
         "--backend",
+        type=Known(_known_engine),
         default="onnxruntime",
         show_default=True,
-        metavar="NAME",
         help="What runs the network: onnxruntime, tensorrt (needs `klieg build` before), or an "
         "engine of an installed package.",
     ),

@@ -14,6 +14,7 @@ import click
 
 import klieg.cli.options as shared
 from klieg.cli.engine import engine_options, open_explainer
+from klieg.cli.parameters import Known
 from klieg.model_file.methods import METHODS, check_takes_target, find_method
 from klieg.storage.atomic import atomic_path
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--method",
     "methods",
+    type=Known(find_method),
     multiple=True,
     default=["cameras"],
     show_default=True,

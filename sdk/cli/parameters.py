@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
+
+from klieg.errors import OptionError
 
 
 class Numbers(click.ParamType[list[float]]):
@@ -45,6 +49,24 @@ class Names(click.ParamType[list[str]]):
     ) -> list[str]:
         """Parse the names; which exist is known where they are used."""
         return [part.strip() for part in value.split(",") if part.strip()]
+
+
+class Known(click.ParamType[str]):
+    """A name that klieg or an installed package knows."""
+
+    name = "NAME"
+
+    def __init__(self, find: Callable[[str], object]) -> None:
+        """Take what raises OptionError for an unknown name."""
+        self._find = find
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name."""
+        try:
+            self._find(value)
+        except OptionError as error:
+            self.fail(str(error), param, ctx)
+        return value
 
 
 class Assignment(click.ParamType[tuple[str, float]]):

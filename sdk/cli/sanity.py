@@ -9,7 +9,7 @@ import click
 
 import klieg.cli.options as shared
 from klieg.cli.parameters import Names
-from klieg.model_file.methods import METHODS
+from klieg.model_file.methods import find_method
 
 
 @click.command(short_help="Test methods by randomising the model.")
@@ -79,7 +79,7 @@ def sanity(
                 groups=groups,
                 seed=seed,
                 similarities=similarities,
-                scales=scales if METHODS[method].multi_scale else None,
+                scales=scales if find_method(method).multi_scale else None,
                 fit=fit,
                 batch_size=batch_size,
                 **asked.of_method(method),

@@ -20,7 +20,7 @@ from klieg.evaluation.report.markdown import markdown
 from klieg.evaluation.report.plots import plot
 from klieg.evaluation.scoring import Scoring
 from klieg.evaluation.summary import Summary, summarise
-from klieg.model_file.methods import METHODS
+from klieg.model_file.methods import find_method
 from klieg.storage.atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def evaluate(
     options = EvaluationOptions() if options is None else options
     classes = ClassFinder.of(explainer) if classes is None else classes
     for method in options.methods:
-        explainer.check_outputs(f"method {method!r}", METHODS[method].outputs)
+        explainer.check_outputs(f"method {method!r}", find_method(method).outputs)
     size = explainer.info.input_size
     if options.scales is not None and options.scales[:1] != (size,):
         raise OptionError(

@@ -10,7 +10,7 @@ from klieg.evaluation.metrics.table import DEFAULT, find_metric
 from klieg.evaluation.questions import Targets
 from klieg.images.fitting import Fit
 from klieg.maps.regions import Rule
-from klieg.model_file.methods import METHODS, find_method
+from klieg.model_file.methods import find_method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +61,11 @@ class EvaluationOptions:
 
         Asked for no class, CAMERAS leaves out the sizes at which the model predicts another one.
         """
-        return self.targets == "labelled" and not METHODS[method].class_free
+        return self.targets == "labelled" and not find_method(method).class_free
 
     def of_method(self, name: str) -> dict[str, float]:
         """Return those of the method options that one method has."""
-        known = METHODS[name].options
+        known = find_method(name).options
         return {option: value for option, value in self.method_options.items() if option in known}
 
 

@@ -16,7 +16,7 @@ from klieg.evaluation.metrics.table import METRICS
 from klieg.evaluation.options import EvaluationOptions
 from klieg.evaluation.questions import Question, ask
 from klieg.evaluation.record import Record, Row
-from klieg.model_file.methods import METHODS
+from klieg.model_file.methods import find_method
 
 if TYPE_CHECKING:
     from klieg.explainer import Explainer
@@ -99,7 +99,7 @@ class Scoring:
         """Yield each method, then each baseline, with its maps [N, S, S]."""
         photos = [photo.photo for _, photo, _ in asked]
         for method in self._options.methods:
-            entry = METHODS[method]
+            entry = find_method(method)
             asked_for = self._options.asks_class(method)
             classes = _grouped(scene.targets, scene.image_index) if asked_for else None
             explanation = self._explainer.explain(

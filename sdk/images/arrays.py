@@ -1,4 +1,4 @@
-"""Checks an image that comes as an array."""
+"""Images that come as arrays, checked."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from klieg.errors import ImageError
 
 
 def as_image(array: np.ndarray) -> np.ndarray:  # [H, W, 3] uint8 or float32 RGB, 0..255
-    """Checks one RGB image `[height, width, 3]` with values 0..255, of any integer or float type.
+    """Check one RGB image `[height, width, 3]` with values 0..255, of any integer or float type.
 
     Returns:
         The image, C-contiguous in native byte order: uint8 if it held integers, else float32.

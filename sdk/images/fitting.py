@@ -1,4 +1,4 @@
-"""Fits a photo to the square input of a model, and brings a map back onto the photo.
+"""Photos on the square input of a model, and maps back on the photo.
 
 A fit joins two boxes of whole pixels: one of the photo and one of the model's input. Both ways
 resize one box to the other, so what the map marks is what the model saw, without rounding drift.
@@ -28,7 +28,7 @@ class Box(NamedTuple):
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Cuts the box out of an array `[H, W, ...]`."""
+        """Rows and columns of the box in an array `[H, W, ...]`."""
         rows = slice(self.top, self.top + self.height)
         return rows, slice(self.left, self.left + self.width)
 
@@ -46,7 +46,7 @@ class Placement:
     """The part of the model's input that shows it; the rest is padding."""
 
     def to_photo(self, heatmap: np.ndarray) -> np.ndarray:  # [height, width] float32
-        """Undoes the fit for a map `[size, size]`: bilinear, and 0 where the model saw nothing."""
+        """Undo the fit for a map `[size, size]`: bilinear, and 0 where the model saw nothing."""
         if heatmap.shape != (self.size, self.size):
             raise InputError(
                 f"the map has shape {list(heatmap.shape)}, expected {[self.size, self.size]}: "
@@ -63,7 +63,7 @@ def fit_image(
     size: int,
     fit: Fit,
 ) -> tuple[np.ndarray, Placement]:  # [size, size, 3] float32 RGB, 0..255
-    """Fits an image from `read_image` or `as_image` to a square model input.
+    """Fit an image from `read_image` or `as_image` to a square model input.
 
     Args:
         image: The photo.

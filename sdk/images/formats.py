@@ -69,7 +69,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:  # [H, W, 3] 
 def image_suffixes() -> tuple[str, ...]:
     """Return the suffixes of picture files, in lower case, those of installed packages included."""
     known = [suffix for form in FORMATS for suffix in form.suffixes]
-    return (*known, *extension_names("klieg.pictures"))
+    return (*known, *map(str.lower, extension_names("klieg.pictures")))
 
 
 def known_formats() -> str:

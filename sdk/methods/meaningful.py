@@ -20,7 +20,7 @@ from klieg.methods.perturbation import Fading, Floats, adam, enlarging, search_m
 
 BLUR: Final = 10 / 224
 AREA: Final = 1.0
-"""What deleting the whole image costs, in engine_rows of the score."""
+"""What deleting the whole image costs, in units of the score."""
 VARIATION: Final = 0.01
 """What two neighbouring cells cost of which only one is deleted."""
 BETA: Final = 3

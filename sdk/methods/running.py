@@ -80,7 +80,7 @@ class DeviceRunner:
                 arrays = [DeviceArray.on(device, array) for array in (images, targets)]
                 found = enqueue(arrays, device)
             else:
-                form = (method.title, tuple(sizes), images.shape, images.dtype, targets.shape)
+                form = (method.on_device, tuple(sizes), images.shape, images.dtype, targets.shape)
                 found = self._replays(form, (images, targets), enqueue)
             return fetch(
                 found, device, sizes, names=engine_rows.images, images=engine_rows.row, rows=rows

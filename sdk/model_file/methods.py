@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from klieg.errors import OptionError, TargetError
 from klieg.extensions import extension, extension_names
+from klieg.model_file.explainer_file import LARGEST_SIZE
 from klieg.model_file.outputs import OUTPUTS
 
 if TYPE_CHECKING:
     from klieg.model_file.explainer_file import ExplainerInfo
 
 MethodFunction = Callable[..., Any]
-"""(passes, batch, sizes, **options) -> RawMaps of the batch; sizes[0] is the size of its images"""
+"""(model, batch, sizes, **options) -> RawMaps of the batch; sizes[0] is the size of its images"""
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,6 @@ def _loaded(where: str) -> Callable[..., Any]:
     return function
 
 
-LARGEST_SCALE: Final = 2**14
-"""Of an image, in pixels."""
 LAYER: Final = ("logits", "activation", "gradient")
 IMAGE: Final = ("logits", "image_gradient")
 CELLS: Final = Option(28, 1, 1000, "cells of the mask along each side")
@@ -254,10 +253,10 @@ def chosen_scales(
             )
         return info.scales if multi_scale else (size,)
     sizes = tuple(scales)
-    whole = all(isinstance(s, Integral) and 1 <= s <= LARGEST_SCALE for s in sizes)
+    whole = all(isinstance(s, Integral) and 1 <= s <= LARGEST_SIZE for s in sizes)
     if not sizes or not whole or list(sizes) != sorted(set(sizes)):
         raise OptionError(
-            f"scales are {list(sizes)}, expected ascending pixel sizes in 1..{LARGEST_SCALE}"
+            f"scales are {list(sizes)}, expected ascending pixel sizes in 1..{LARGEST_SIZE}"
         )
     if not multi_scale and len(sizes) != 1:
         raise OptionError(f"method {method!r} uses one scale, got {len(sizes)}")

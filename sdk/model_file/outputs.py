@@ -49,5 +49,13 @@ OUTPUTS: Final[Mapping[str, Output]] = MappingProxyType(
     }
 )
 
+
+def remedy(output: str) -> str:
+    """Return how a file gets an output that it lacks, for an error."""
+    if output not in OUTPUTS:
+        return f"no klieg exports it, expected one of {', '.join(OUTPUTS)}"
+    return f"export the model again with `{OUTPUTS[output].option}`"
+
+
 ALWAYS: Final = frozenset(name for name, output in OUTPUTS.items() if output.option is None)
 """Outputs of every explainer file."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from klieg.errors import OptionError
 from klieg.results.formats import Result, draw_overlay, find_format
 from klieg.results.lettering import sheet, write_png
 from klieg.results.overlay import LONGEST_SIDE
@@ -38,10 +39,19 @@ class ResultFolder:
         Raises:
             OptionError: there is no such format.
         """
+        if not formats or isinstance(formats, str):
+            raise OptionError(f"formats are {formats!r}, expected a list of names, such as ['png']")
         self._writers = {name: find_format(name) for name in formats}
+        for kind in ("ending", "label"):
+            said = [getattr(writer, kind) for writer in self._writers.values()]
+            if len(set(said)) < len(said):
+                raise OptionError(
+                    f"formats {', '.join(formats)} have the same {kind}, {', '.join(said)}: ask "
+                    "for them one by one, in folders of their own"
+                )
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._taken: set[str] = set()
+        self._taken = {"results.jsonl"}  # of the command line
 
     def save(self, results: Sequence[Result]) -> list[SavedResult]:
         """Write the files of one image; images of the same name get numbers.

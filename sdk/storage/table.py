@@ -42,7 +42,7 @@ class Tables:
         if exported.exists() and not path.exists():
             raise error(
                 f"{path.parent} holds results of an older klieg, {exported.name} without "
-                f"{path.name}, which cannot be continued: use another folder, or empty this one"
+                f"{path.name}, which cannot be continued: use another folder"
             )
         self._path, self._error = path, error
         with self._open() as database:

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from klieg import Explainer
+from klieg.errors import OptionError
+from klieg.results import folder as folder_module
 from klieg.results.folder import ResultFolder
+from klieg.results.formats import FORMATS, Writer
 from klieg.results.overlay import overlay
 
 
@@ -70,3 +73,21 @@ def test_names_without_views_stay(small_explainer: Path, tmp_path: Path) -> None
     assert names == ["a.png", "a-views.png"]
     names = [path.name for path in explanation.save(tmp_path / "out", views="mean")]
     assert names == ["a.png", "a-views-2.png"]
+
+
+def test_formats_that_would_overwrite_each_other_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = Writer("again", ".png", lambda result, path: None)
+    monkeypatch.setattr(folder_module, "find_format", {**FORMATS, "again": again}.__getitem__)
+    with pytest.raises(OptionError, match=r"have the same ending, \.png, \.png"):
+        ResultFolder(tmp_path / "out", ["png", "again"])
+    for formats in ([], "png"):
+        with pytest.raises(OptionError, match="expected a list of names"):
+            ResultFolder(tmp_path / "out", formats)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_file_takes_the_name_of_the_records(tmp_path: Path) -> None:
+    folder = ResultFolder(tmp_path, ["png"])
+    assert folder._unused("results.jpg", [".jsonl"]) == "results-2"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 
-from klieg.backends.protocol import Backend
+from klieg.backends.protocol import Backend, opened_on
 from klieg.errors import OptionError
 from klieg.kernels.device import CudaDevice
 from klieg.model_file.explainer_file import ExplainerFile
@@ -26,32 +26,23 @@ class OnnxRuntime:
     device from `klieg.open_device`, say on a stream of your own. "cameras" and "casm" then stay on
     the GPU from the images to the maps. None for an engine that takes and returns host arrays."""
 
-    @contextmanager
-    def opened(self, file: ExplainerFile) -> Iterator[Backend]:
+    def opened(self, file: ExplainerFile) -> AbstractContextManager[Backend]:
         """Load an explainer file; see `Engine`."""
         if self.threads is not None and self.threads < 1:
             raise OptionError(
                 f"threads is {self.threads}, expected at least 1, or None for all cores"
             )
-        from klieg.backends.onnxruntime.backend import OnnxRuntimeBackend
-
         if self.device is None:
-            with closing(
-                OnnxRuntimeBackend(file, providers=self.providers, threads=self.threads)
-            ) as backend:
-                yield backend
-            return
+            from klieg.backends.onnxruntime.backend import OnnxRuntimeBackend
+
+            return closing(OnnxRuntimeBackend(file, providers=self.providers, threads=self.threads))
         from klieg.backends.onnxruntime.device import OnnxRuntimeDeviceBackend
         from klieg.backends.onnxruntime.providers import CUDA
-        from klieg.kernels.device.opening import lent_device
 
         providers = (CUDA,) if self.providers is None else self.providers
-        with (
-            lent_device(self.device) as device,
-            closing(
-                OnnxRuntimeDeviceBackend(
-                    file, device=device, providers=providers, threads=self.threads
-                )
-            ) as backend,
-        ):
-            yield backend
+        return opened_on(
+            self.device,
+            lambda device: OnnxRuntimeDeviceBackend(
+                file, device=device, providers=providers, threads=self.threads
+            ),
+        )

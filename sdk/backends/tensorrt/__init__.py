@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from klieg.backends.protocol import Backend
+from klieg.backends.protocol import Backend, opened_on
 from klieg.errors import OptionError
 from klieg.kernels.device import CudaDevice
 from klieg.model_file.explainer_file import ExplainerFile
@@ -26,8 +25,7 @@ class TensorRT:
     """Run batches of a form seen twice before as one CUDA graph, which saves the launches and keeps
     the memory of the last four forms. One thread at a time then computes."""
 
-    @contextmanager
-    def opened(self, file: ExplainerFile) -> Iterator[Backend]:
+    def opened(self, file: ExplainerFile) -> AbstractContextManager[Backend]:
         """Load an explainer file; see `Engine`.
 
         Raises:
@@ -40,13 +38,9 @@ class TensorRT:
                 "or device='pycuda'"
             )
         from klieg.backends.tensorrt.backend import TensorRTBackend
-        from klieg.kernels.device.opening import lent_device
 
         folder = None if self.engines is None else Path(self.engines)
-        with (
-            lent_device(self.device) as device,
-            closing(
-                TensorRTBackend(file, device=device, engines=folder, replay=self.replay)
-            ) as backend,
-        ):
-            yield backend
+        return opened_on(
+            self.device,
+            lambda device: TensorRTBackend(file, device=device, engines=folder, replay=self.replay),
+        )

@@ -103,7 +103,7 @@ class ParserError(Protocol):
 
 
 class OnnxParser(Protocol):
-    """Reads ONNX into a graph."""
+    """A reader of ONNX files into a graph."""
 
     @property
     def num_errors(self) -> int:
@@ -167,7 +167,7 @@ class ICudaEngine(Protocol):
 
 
 class Runtime(Protocol):
-    """Reads plans."""
+    """A reader of plans."""
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         """Return an engine, None if the plan cannot be used here."""

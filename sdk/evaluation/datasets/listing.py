@@ -119,7 +119,7 @@ def add_mark(
 
 
 def photos_in(root: Path, folder: str = ".") -> frozenset[str]:
-    """Return the names of all JPEG, PNG and BMP files in a folder below `root`, at any depth.
+    """Return the names of all picture files in a folder below `root`, at any depth.
 
     Raises:
         InputError: there is no such folder.

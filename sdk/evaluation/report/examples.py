@@ -19,7 +19,7 @@ from klieg.evaluation.questions import ask, mask_on_grid
 from klieg.evaluation.record import Record, Row
 from klieg.evaluation.summary import Summary
 from klieg.images.fitting import fit_image
-from klieg.model_file.methods import METHODS
+from klieg.model_file.methods import find_method
 from klieg.results.lettering import Picture, sheet, write_png
 from klieg.results.overlay import overlay
 
@@ -101,7 +101,7 @@ def _tile(
     options: EvaluationOptions,
 ) -> Picture:
     photo = dataset[row.photo]
-    entry = METHODS[row.method]
+    entry = find_method(row.method)
     target = row.target if options.asks_class(row.method) else None
     explanation = explainer.explain(
         [photo.photo],

@@ -155,8 +155,8 @@ def roar(
             )
             found[method, share] = retraining.accuracy(training, test)
             table.add({"roar": [(method, share, found[method, share])]})
-            rows = table.rows("roar", COLUMNS)
-            write_table(root / RESULTS, [dict(zip(COLUMNS, row, strict=True)) for row in rows])
+            _export(table, root)
+        _export(table, root)  # whatever ended an earlier run between a row and the file
     accuracies = [
         [found[UNMODIFIED, 0.0], *(found[method, share] for share in shares)] for method in chosen
     ]
@@ -198,3 +198,9 @@ def _check(methods: Sequence[str], shares: Sequence[float], held_out: float) -> 
         )
     if not 0 < held_out < 1:
         raise OptionError(f"held_out is {held_out:g}, expected a number between 0 and 1")
+
+
+def _export(table: Tables, root: Path) -> None:
+    """Write all accuracies to the CSV file."""
+    rows = table.rows("roar", COLUMNS)
+    write_table(root / RESULTS, [dict(zip(COLUMNS, row, strict=True)) for row in rows])

@@ -167,6 +167,10 @@ def test_what_is_done_is_not_done_again_and_more_may_be_added(
     assert more.accuracies.shape == (3, 3)
     assert len(csv_rows(tmp_path / "roar.csv")) == 7
     assert (tmp_path / "maps" / "gradcam.npy").stat().st_mtime_ns == made
+    (tmp_path / "roar.csv").unlink()  # as if the run had ended between its last row and the file
+    toy_roar(patch_explainer, patches, tmp_path, methods=["casm", "gradcam"])
+    assert len(calls) == 7
+    assert len(csv_rows(tmp_path / "roar.csv")) == 7
     assert result.accuracies.shape == (3, 3)
 
 
