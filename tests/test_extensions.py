@@ -159,7 +159,7 @@ def test_one_of_each_from_another_package(
         (("--method", "no"), "unknown method 'no', expected one of cameras, .*, doubled", 2),
         (("--backend", "no"), "unknown backend 'no', expected one of .*'traced'", 2),
         (("--format", "no"), "unknown format 'no', expected one of png, npy, views, text", 1),
-        (("--backend", "traced", "--threads", "2"), "backend 'traced' has no option 'threads'", 1),
+        (("--backend", "traced", "--threads", "2"), "--backend traced takes no --threads", 1),
     ],
 )
 def test_unknown_names_list_what_is_installed(

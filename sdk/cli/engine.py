@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from klieg.cli.parameters import Known
+from klieg.errors import OptionError
 
 if TYPE_CHECKING:
     from klieg.explainer import Explainer
@@ -62,9 +64,12 @@ def open_explainer(
     path: Path, *, backend: str, provider: tuple[str, ...], **engine: Any
 ) -> Explainer:
     """Open an explainer file as the options say."""
-    from klieg.backends import named_engine
+    from klieg.backends import find_engine, named_engine
     from klieg.explainer import Explainer
 
     given = {"providers": provider or None, **engine}
     options = {name: value for name, value in given.items() if value is not None}
+    for name in options.keys() - inspect.signature(find_engine(backend)).parameters.keys():
+        flag = "--provider" if name == "providers" else f"--{name}"
+        raise OptionError(f"--backend {backend} takes no {flag}: leave it out")
     return Explainer(path, backend=named_engine(backend, **options))
