@@ -362,7 +362,8 @@ def _engine(backend: str | Engine, earlier: Mapping[str, Any]) -> Engine:
                 f"got the options {', '.join(earlier)} beside an engine: give them to the engine"
             )
         return backend
-    given = {name: value for name, value in earlier.items() if value not in (None, False)}
+    # None and False were the defaults of 0.1; 0 was not, though it equals False.
+    given = {name: one for name, one in earlier.items() if one is not None and one is not False}
     engine = named_engine(backend, **given)
     if earlier:
         options = ", ".join(f"{option}=..." for option in given)

@@ -30,6 +30,7 @@ def test_old_modules_are_the_new_ones_with_a_warning(old: str) -> None:
     assert f"`{RENAMED[old]}" in PAGE
 
 
+@pytest.mark.filterwarnings("ignore:options of an engine:DeprecationWarning")
 def test_options_of_an_engine_given_to_the_explainer_warn(small_explainer: Path) -> None:
     with pytest.warns(DeprecationWarning, match=r"backend=klieg\.OnnxRuntime\(threads=\.\.\.\)"):
         explainer = klieg.Explainer(small_explainer, threads=1)
@@ -37,6 +38,8 @@ def test_options_of_an_engine_given_to_the_explainer_warn(small_explainer: Path)
         assert explainer.passes is explainer.model
     with pytest.warns(DeprecationWarning, match="options of an engine"):
         klieg.Explainer(small_explainer, replay=False, engines=None).close()
+    with pytest.raises(klieg.KliegError, match="threads is 0"):
+        klieg.Explainer(small_explainer, threads=0)
     with pytest.raises(klieg.KliegError, match="beside an engine"):
         klieg.Explainer(small_explainer, backend=klieg.OnnxRuntime(), threads=1)
 

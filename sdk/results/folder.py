@@ -60,10 +60,10 @@ class ResultFolder:
             results: Of the same image and class, one per method. If there are several, their files
                 are named NAME-METHOD, and NAME.png has all overlays beside each other.
         """
-        parts = [f"-{result.method}" if len(results) > 1 else "" for result in results]
+        several = len(results) > 1
+        parts = [f"-{result.method}" if several else "" for result in results]
         endings = [f"{part}{one.ending}" for part in parts for one in self._writers.values()]
         comparison = None
-        several = len(results) > 1
         name = self._unused(results[0].name, [*endings, ".png"] if several else endings)
         if several:
             tiles = [draw_overlay(result, LONGEST_SIDE // 2) for result in results]
